@@ -1,0 +1,225 @@
+"""The whole contract between a method and the engine.
+
+A *recipe* is a generator function: its typed parameters are the knobs, and it yields stages.
+A *stage* is a model, data, an objective and an optimizer, trained for so long.
+An *objective* is how a model learns and is judged: a generator of losses, one for each player.
+
+    def recipe(lr: float = 0.01, epochs: int = 200) -> Iterator[Stage]:
+        data = mnist()
+        yield Stage(LeNet(), data, Classification(), adam(lr), epochs=epochs, batch=128)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from fuxian.errors import ContractError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from fuxian.optim import Optimizer
+
+History = list[dict[str, float]]  # one dict an evaluation on `val`, oldest first
+
+
+# ── data ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some examples: subclass it as a frozen dataclass of tensors with one row an example, named by the data.
+
+    >>> @dataclass(frozen=True)
+    ... class Images(Batch):
+    ...     image: Tensor  # (batch, channels, height, width) float32
+    ...     label: Tensor  # (batch,) int64
+    """
+
+    def __len__(self) -> int:
+        return len(getattr(self, fields(self)[0].name))
+
+    def to(self, device: torch.device | str) -> Self:
+        return replace(self, **{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def chunk(self, parts: int) -> list[Self]:
+        """At most `parts` batches of nearly equal size, none empty, that together are this one."""
+        columns = [getattr(self, f.name).tensor_split(min(parts, len(self))) for f in fields(self)]
+        return [type(self)(*column) for column in zip(*columns, strict=True)]
+
+
+class Split(Protocol):
+    """One part of a data set. `indices` is an int64 tensor; the rows of the batch are in its order.
+
+    A split that also has `to(device)` is moved there once; else each batch is.
+    """
+
+    def __len__(self) -> int: ...
+    def batch(self, indices: Tensor) -> Batch: ...
+
+
+class Sealed:
+    """A test split that cannot be read while the stage that it judges is training."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+        self.locked = False
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def batch(self, indices: Tensor) -> Batch:
+        if self.locked:
+            raise ContractError("the test split was read while its stage was training", do="use `val` to select or stop")
+        return self.split.batch(indices)
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "split":  # not yet set: while it is being copied
+            raise AttributeError(name)
+        if self.locked:
+            raise ContractError(f"test.{name} was read while its stage was training", do="use `val` to select or stop")
+        return getattr(self.split, name)
+
+
+class Splits:
+    """A data set: `train`, and `val` and `test` where they exist. Selection sees `val` only.
+
+    `name` and `hashes` (file: SHA-256) go into the record. A data set that a model is built from is a subclass with
+    its sizes as attributes (`features`, `classes`).
+    """
+
+    def __init__(
+        self,
+        train: Split,
+        val: Split | None = None,
+        test: Split | None = None,
+        *,
+        name: str = "",
+        hashes: Mapping[str, str] | None = None,
+    ) -> None:
+        self.train = train
+        self.val = val
+        self.test = test if test is None or isinstance(test, Sealed) else Sealed(test)
+        self.name = name
+        self.hashes = dict(hashes or {})
+
+
+# ── objective ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Metric:
+    """A number that is no mean over examples: perplexity, a sum, FID, a Parzen estimate."""
+
+    count: int = 0  # examples (or tokens) that it stands on
+
+    def update(self, *values: Any) -> None:
+        """Takes what `evaluate` yielded under this metric's name, without the name."""
+        raise NotImplementedError
+
+    def value(self) -> float:
+        raise NotImplementedError
+
+
+class Objective(nn.Module):
+    """How a model learns and is judged. Its parameters and buffers are its state: saved and moved with the stage."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        self = super().__new__(cls)
+        nn.Module.__init__(self)  # so that an author's __init__ may assign buffers at once
+        return self
+
+    def __init__(self) -> None:  # nn.Module's would empty what a subclass has set before calling it
+        pass
+
+    def losses(self, model: Any, batch: Any) -> Iterator[tuple[str, Tensor] | tuple[str, Tensor, Tensor]]:
+        """Yields `(player, loss)`, or `(player, loss_sum, weight)`; the player has stepped when this goes on."""
+        raise NotImplementedError
+
+    def update(self, model: Any, batch: Any) -> Mapping[str, Tensor | float]:
+        """One step in place on buffers, for what is not gradient descent. Returns numbers to log."""
+        raise NotImplementedError
+
+    def evaluate(self, model: Any, batch: Any) -> Iterator[tuple[Any, ...]]:
+        """Yields `(name, values)`, or `(name, sums, weights)`, one row an example, or what a `Metric` takes."""
+        raise NotImplementedError
+
+    def metrics(self, model: Any) -> Mapping[str, Metric]:
+        """Fresh metrics by name, once an evaluation."""
+        return {}
+
+    def pictures(self, model: Any, split: Any) -> Mapping[str, Any]:
+        """Named figures: a matplotlib Figure, or an image tensor (channels, height, width) in 0 to 1."""
+        return {}
+
+    def inputs(self, batch: Any) -> tuple[Tensor, ...]:
+        """What `model.forward` takes of a batch: for export, prediction and counting."""
+        raise NotImplementedError
+
+
+def defines(objective: Objective, method: str) -> bool:
+    """Whether an author wrote this method of the objective."""
+    return getattr(type(objective), method) is not getattr(Objective, method)
+
+
+# ── stage ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass
+class Stage:
+    """Model + data + objective + optimizer, trained for so long.
+
+    data            splits; or a function that makes them at the stage's start, not called when the stage is finished;
+                    or None (the model is the data: then `steps=`, and `batch` is None in `losses`)
+    optimizer       a spec, or one for each player; None logs the losses and steps nothing
+    epochs, steps   exactly one of them; steps=0 only measures
+    batch           examples a step, over all micro-batches; None: the whole split is the batch
+    accumulate      micro-batches a step
+    drop_last       leaves out the last, short batch of training; never of evaluation
+    select          "accuracy" or "-loss": keeps the weights that were best on `val`
+    stop            a pure function of the validation history
+    evaluate_every  steps between evaluations on `val`; None: each epoch
+    name            needed, and unique, as soon as a recipe has two stages
+    """
+
+    model: nn.Module
+    data: Splits | Callable[[], Splits] | None
+    objective: Objective
+    optimizer: Optimizer | Mapping[str, Optimizer] | None = None
+    epochs: int | None = None
+    steps: int | None = None
+    batch: int | None = None
+    accumulate: int = 1
+    drop_last: bool = False
+    select: str | None = None
+    stop: Callable[[History], bool] | None = None
+    evaluate_every: int | None = None
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.model, nn.Module):
+            raise ContractError(f"a stage's model must be a torch.nn.Module, not {_kind(self.model)}")
+        if not isinstance(self.objective, Objective):
+            raise ContractError(f"a stage's objective must be an Objective, not {_kind(self.objective)}")
+        if self.data is not None and not isinstance(self.data, Splits) and not callable(self.data):
+            raise ContractError(
+                f"a stage's data must be Splits, a function that makes them, or None, not {_kind(self.data)}"
+            )
+        if (self.epochs is None) == (self.steps is None):
+            raise ContractError("a stage takes exactly one of epochs= and steps=")
+        if self.data is None and self.epochs is not None:
+            raise ContractError("a stage without data has no epochs: give steps=")
+        for name, least in dict(epochs=1, steps=0, batch=1, accumulate=1, evaluate_every=1).items():
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise ContractError(f"a stage's {name} must be a whole number of {least} or more, not {value!r}")
+        if defines(self.objective, "losses") and defines(self.objective, "update"):
+            raise ContractError(f"{_kind(self.objective)} defines both losses and update; a step is one or the other")
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__name__} {value!r}"[:80] if isinstance(value, str | int | float) else type(value).__name__
