@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from fuxian.facts import Claim as Claim
     from fuxian.facts import Paper as Paper
     from fuxian.facts import Within as Within
-    from fuxian.report import report as report
+    from fuxian.report import write_report as write_report
 
 _HOME = {
     **dict.fromkeys(["Batch", "Metric", "Objective", "Split", "Splits", "Stage"], "fuxian.contract"),
     **dict.fromkeys(["Run", "load", "resume", "run"], "fuxian.engine.run"),
     **dict.fromkeys(["Claim", "Paper", "Within"], "fuxian.facts"),
     "measure": "fuxian.evaluation",
-    "report": "fuxian.report",
+    "write_report": "fuxian.report",
 }
 
 
