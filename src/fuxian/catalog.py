@@ -1,0 +1,515 @@
+"""Which methods there are, and what each says of itself: read from the source text, without importing it or torch.
+
+A method is a file `methods/<family>/<name>.py` (no leading underscore), or a user's own file. Its title, `PAPER`,
+`SOURCE`, `CLAIMS`, `QUICK` and its knobs, the parameters of `recipe`, are literals; the comment at the end of a
+parameter's line is its help. So `fuxian list` and every `--help` answer at once, and one broken import breaks one method.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import math
+import re
+import sys
+import tokenize
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from io import StringIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from fuxian.errors import FuxianError, WrongInput
+from fuxian.facts import RESERVED_KNOBS, SHARED_KNOBS, Claim, Paper, Within
+
+METHODS = Path(__file__).parent / "methods"
+
+_MAKERS = {"dict": dict, "Paper": Paper, "Claim": Claim, "Within": Within}
+_TYPES = {"int": int, "float": float, "str": str, "bool": bool, "Path": Path}
+_TYPES_IN_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", Path: "a path"}
+
+
+# ── knobs ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One parameter of a recipe: its default, and which values it may take.
+
+    `kind` is int, float, str, bool, Path or tuple (then of `length` items of the type `items`, None: any number).
+    `path` says that a knob with `choices` takes a path too. `within` bounds a number, or each item of a tuple.
+    """
+
+    name: str
+    default: Any
+    help: str
+    kind: type
+    choices: tuple[Any, ...] = ()
+    within: Within | None = None
+    optional: bool = False
+    path: bool = False
+    items: type = str
+    length: int | None = None
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    def parse(self, text: str) -> Any:
+        """The value that `text` on the command line stands for. Raises WrongInput."""
+        if self.optional and text.lower() == "none":
+            return None
+        value: Any = text
+        if self.kind is tuple:
+            value = [_number(part.strip(), self.items) for part in text.split(",") if part.strip()]
+        elif self.choices:
+            value = next((choice for choice in self.choices if str(choice) == text), text)
+        elif self.kind is bool:
+            value = {"true": True, "false": False}.get(text.lower(), text)
+        else:
+            value = _number(text, self.kind)
+        return self.check(value, "command line", text)
+
+    def check(self, value: Any, origin: str = "python", shown: str | None = None) -> Any:
+        """The value in the knob's own type (an int for a float, a list for a tuple). Raises WrongInput."""
+        shown = shown if shown is not None else _text(value)
+        given = f"{self.name}={shown}" if origin == "python" else f"{self.flag} {shown}"
+        default = f"(default {_text(self.default)})"
+        if value is None and self.optional:
+            return None
+        if self.choices:
+            if any(value == choice and type(value) is type(choice) for choice in self.choices):
+                return value
+            if self.path and isinstance(value, str | Path):
+                if (place := Path(value).expanduser()).exists():
+                    return place.absolute()  # absolute: a run may be resumed from another folder
+                near = nearest(str(value), self.choices, ", the nearest is {}")
+                raise WrongInput(
+                    f"{given} is neither one of {_list(self.choices)}{near}, nor a file or folder here {default}"
+                )
+            near = nearest(str(value), self.choices, "; the nearest is {}")
+            raise WrongInput(f"{given} is not one of {_list(self.choices)}{near} {default}")
+        if self.kind is tuple:
+            if not isinstance(value, list | tuple) or not all(_is(item, self.items) for item in value):
+                words = {int: "whole numbers", float: "numbers", str: "words"}.get(self.items, "values")
+                raise WrongInput(f"{given} is not {words} with commas between {default}")
+            if self.length is not None and len(value) != self.length:
+                raise WrongInput(f"{given} has {len(value)} values; it takes {self.length} {default}")
+            value = tuple(self.items(item) for item in value)
+        elif not _is(value, self.kind):
+            raise WrongInput(f"{given} is not {_TYPES_IN_WORDS[self.kind]} {default}")
+        elif self.kind is Path:
+            if not (place := Path(str(value)).expanduser()).exists():
+                raise WrongInput(f"{given}: there is no such file or folder")
+            return place.absolute()
+        else:
+            value = self.kind(value)
+        if any(self.within and item not in self.within for item in (value if self.kind is tuple else (value,))):
+            what = "a probability " if "dropout" in self.name or self.help.startswith("probability") else ""
+            raise WrongInput(f"{given} is out of range; it is {what}{self.within} {default}")
+        return value
+
+
+def _number(text: str, kind: type) -> Any:
+    """`text` as an int or a float where it is one; else as it is, for `check` to refuse."""
+    try:
+        return kind(text) if kind in (int, float) else text
+    except ValueError:
+        return text
+
+
+def _is(value: Any, kind: type) -> bool:
+    if kind is float:
+        return isinstance(value, float | int) and not isinstance(value, bool) and not math.isnan(value)
+    if kind is Path:
+        return isinstance(value, str | Path)
+    return isinstance(value, kind) and (kind is not int or not isinstance(value, bool))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return ",".join(map(str, value)) or "empty"
+    return str(value).lower() if value is None or isinstance(value, bool) else str(value)
+
+
+def _list(words: Iterable[Any]) -> str:
+    return ", ".join(map(str, words))
+
+
+def nearest(word: str, words: Iterable[Any], form: str = "; the nearest is {}") -> str:
+    """The one of `words` that `word` is a slip of, put into `form`; or nothing."""
+    close = get_close_matches(word, [str(other) for other in words], 1)
+    return form.format(close[0]) if close else ""
+
+
+# ── entries ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method: what its file says of itself. `module` and `family` are None and "" for a user's own file."""
+
+    name: str
+    family: str
+    path: Path
+    module: str | None
+    title: str
+    zh: str  # the title in Chinese, from a docstring line that begins with 中文
+    doc: str
+    paper: Paper | None
+    source: str  # the textbook or notes of a technique that has no paper
+    claims: list[Claim]
+    quick: dict[str, Any]
+    knobs: list[Knob]
+    lines: int
+
+    @property
+    def key(self) -> str:
+        """`graph.gcn`; a user's file: its name without `.py`."""
+        return f"{self.family}.{self.name}" if self.family else self.name
+
+    @property
+    def called(self) -> str:
+        """How the command line names it: `gcn`, or the path of a user's file."""
+        return self.name if self.module else _shown(self.path)
+
+    def knob(self, name: str, origin: str = "python", others: Iterable[str] = ()) -> Knob:
+        """The knob of this name; `others` are flags that a slip may have meant. Raises WrongInput."""
+        for knob in self.knobs:
+            if knob.name == name:
+                return knob
+        written = (lambda n: n) if origin == "python" else (lambda n: "--" + n.replace("_", "-"))
+        defaults = {written(knob.name): f" (default {_text(knob.default)})" for knob in self.knobs}
+        defaults |= dict.fromkeys(others, "")
+        near = nearest(written(name), defaults, "{}")
+        hint = f"; the nearest is {near}{defaults[near]}" if near else ""
+        raise WrongInput(f"{self.called} has no knob {written(name)}{hint}. All: fuxian info {self.called}")
+
+    def resolve(self, given: Mapping[str, Any], origin: str = "python", quick: bool = False) -> dict[str, tuple[Any, str]]:
+        """Every knob's value, and where it came from: `default`, `quick`, or `origin` for what is `given`.
+
+        Raises WrongInput for an unknown name, a wrong type, or a value that is not among the choices or in the range.
+        """
+        resolved = {knob.name: (knob.default, "default") for knob in self.knobs}
+        for values, source in ((self.quick if quick else {}, "quick"), (given, origin)):
+            for name, value in values.items():
+                spoken = "command line" if source == "command line" else "python"
+                try:
+                    resolved[name] = (self.knob(name, spoken).check(value, spoken), source)
+                except WrongInput as error:
+                    if source in ("quick", "claim"):
+                        raise WrongInput(f"{_shown(self.path)}, knobs of its {source}: {error}") from None
+                    raise
+        return resolved
+
+    def load(self) -> ModuleType:
+        """Imports the file. Raises WrongInput where something that it needs is missing, or a user's file fails."""
+        if self.module is None:
+            return _load_file(self.path)
+        try:
+            return importlib.import_module(self.module)
+        except ModuleNotFoundError as error:
+            missing = (error.name or "").partition(".")[0]
+            if missing in ("", "fuxian"):
+                raise
+            raise WrongInput(f"{self.name} needs the package {missing}, which is not here", do=_install(missing)) from error
+
+
+def _install(package: str) -> str:
+    """The command that installs a package, by the extra that holds it if there is one."""
+    from importlib.metadata import PackageNotFoundError, requires
+
+    try:
+        needed = requires("fuxian") or []
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        needed = []
+    for line in needed:
+        name, extra = re.match(r"[\w.-]+", line), re.search(r"extra == ['\"]([\w-]+)['\"]", line)
+        if name and extra and name[0].replace("-", "_").lower() == package.lower():
+            return f'pip install "fuxian[{extra[1]}]"'
+    return f"pip install {package}"
+
+
+def _load_file(path: Path) -> ModuleType:
+    """Runs a user's file as a module with a name of its own."""
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))  # for the files beside it
+    sys.modules[name] = module  # before it runs: dataclasses look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise (blame(error, path) or error) from error
+    return module
+
+
+def blame(error: BaseException, path: Path) -> WrongInput | None:
+    """An exception that passed through a user's file, told by its last frame there; None if it did not."""
+    if isinstance(error, FuxianError):
+        return None
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+        return WrongInput(f"{_shown(path)} does not parse: line {error.lineno}: {error.msg}")
+    if not frames:
+        return None
+    last = frames[-1]
+    what = " ".join(str(error).split())
+    inside = "" if last.name == "<module>" else f", in {last.name}"
+    missing = error.name if isinstance(error, ModuleNotFoundError) and error.name else ""
+    return WrongInput(
+        f"{_shown(path)}, line {last.lineno}{inside}: {type(error).__name__}{': ' if what else ''}{what}",
+        where=last.line or "",
+        do=_install(missing.partition(".")[0]) if missing else "",
+    )
+
+
+# ── finding ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _files() -> list[Path]:
+    return sorted(METHODS.glob("[!_]*/[!_]*.py"))
+
+
+def families() -> list[str]:
+    return list(dict.fromkeys(path.parent.name for path in _files()))
+
+
+def methods(family: str | None = None) -> list[Entry]:
+    """All methods that ship, by family and name. Raises WrongInput for a family that there is not."""
+    if family is not None and family not in families():
+        near = nearest(family, families())
+        raise WrongInput(f"there is no family {family}{near}. All: fuxian list")
+    return [_read(path) for path in _files() if family in (None, path.parent.name)]
+
+
+def find(name_or_path: str | Path) -> Entry:
+    """The method called `gcn`, `graph.gcn` or `graph/gcn`, or a user's file (`./mine.py`). Raises WrongInput."""
+    name = str(name_or_path)
+    if name.endswith(".py"):
+        return _read(_file(Path(name).expanduser()))
+    parts = name.replace("/", ".").split(".")
+    files = [path for path in _files() if [path.parent.name, path.stem][-len(parts) :] == parts]
+    if len(files) == 1:
+        return _read(files[0])
+    if files:
+        raise WrongInput(f"there are {len(files)} methods {name}: {_list(f'{p.parent.name}.{p.stem}' for p in files)}")
+    if Path(name).with_suffix(".py").is_file():
+        raise WrongInput(f"there is no method {name}; a file of your own is called by its path: {name}.py")
+    by_name = {path.stem: path.parent.name for path in _files()}
+    near = nearest(parts[-1], by_name, "{}")
+    hint = f"; the nearest is {near} ({by_name[near]})" if near else ""
+    raise WrongInput(f"there is no method {name}{hint}. All: fuxian list")
+
+
+def _file(path: Path) -> Path:
+    if path.is_file():
+        return path.resolve()
+    if path.is_dir():
+        raise WrongInput(f"{path} is a folder; a method is one file")
+    near = nearest(path.name, (other.name for other in path.parent.glob("*.py")))
+    raise WrongInput(f"there is no file {path}{near}")
+
+
+def _shown(path: Path) -> str:
+    """A path as the user would write it: relative to where they are, if it is there."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+# ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _NotLiteral(Exception):
+    """Holds the node that is not a literal, and what is wrong with it."""
+
+    def __init__(self, node: ast.AST, what: str = "is not a literal") -> None:
+        super().__init__(what)
+        self.node, self.what = node, what
+
+
+def _literal(node: ast.AST, names: Mapping[str, Any]) -> Any:
+    """The value of a constant, a container, a signed number, a call of one of `_MAKERS`, or one of `names`."""
+    match node:
+        case ast.Constant():
+            return node.value
+        case ast.Name(id=name) if name in names:
+            return names[name]
+        case ast.Tuple(elts=parts):
+            return tuple(_literal(part, names) for part in parts)
+        case ast.List(elts=parts):
+            return [_literal(part, names) for part in parts]
+        case ast.Set(elts=parts):
+            return {_literal(part, names) for part in parts}
+        case ast.Dict(keys=keys, values=values) if None not in keys:
+            return {_literal(k, names): _literal(v, names) for k, v in zip(keys, values, strict=True) if k is not None}
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=ast.Constant(value=int() | float() as value)):
+            return -value if isinstance(sign, ast.USub) else value
+        case ast.Call(func=ast.Name(id=maker), args=args, keywords=keywords) if maker in _MAKERS:
+            positional = [_literal(arg, names) for arg in args]
+            named = {word.arg: _literal(word.value, names) for word in keywords if word.arg is not None}
+            if len(named) == len(keywords):  # no **rest
+                try:
+                    return _MAKERS[maker](*positional, **named)
+                except (TypeError, ValueError) as error:
+                    raise _NotLiteral(node, str(error).replace(".__init__()", "").replace("__init__()", maker)) from None
+    raise _NotLiteral(node)
+
+
+def _annotation(node: ast.AST | None, names: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a Knob that a parameter's type gives. Raises _NotLiteral for a type that no knob has."""
+    match node:
+        case ast.Name(id=name) if name in _TYPES:
+            return dict(kind=_TYPES[name])
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=slice):
+            choices = _literal(slice, names)
+            choices = choices if isinstance(choices, tuple) else (choices,)
+            return dict(kind=type(choices[0]), choices=choices)
+        case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[of, *notes])):
+            within = next((note for n in notes if isinstance(note := _literal(n, names), Within)), None)
+            return {**_annotation(of, names), "within": within}
+        case ast.Subscript(value=ast.Name(id="tuple"), slice=slice):
+            parts = slice.elts if isinstance(slice, ast.Tuple) else [slice]
+            endless = isinstance(parts[-1], ast.Constant) and parts[-1].value is ...
+            kinds = {part.id for part in (parts[:-1] if endless else parts) if isinstance(part, ast.Name)}
+            if len(kinds) == 1 and kinds <= {"int", "float", "str"}:
+                return dict(kind=tuple, items=_TYPES[kinds.pop()], length=None if endless else len(parts))
+        case ast.BinOp(op=ast.BitOr(), left=left, right=ast.Constant(value=None)):
+            return {**_annotation(left, names), "optional": True}
+        case ast.BinOp(op=ast.BitOr(), left=left, right=ast.Name(id="Path")):
+            return {**_annotation(left, names), "path": True}
+    raise _NotLiteral(
+        node or ast.Constant(None),
+        "has a type that no knob has; it is int, float, str, bool, Path, Literal[…] or tuple[…], also `| None` or `| Path`",
+    )
+
+
+def _comments(source: str, first: int, last: int) -> dict[int, str]:
+    """Comments of the lines `first` to `last`, by line."""
+    lines = StringIO("".join(source.splitlines(keepends=True)[first - 1 : last]))
+    try:
+        return {
+            first - 1 + token.start[0]: token.string.lstrip("# ").rstrip()
+            for token in tokenize.generate_tokens(lines.readline)
+            if token.type == tokenize.COMMENT
+        }
+    except (tokenize.TokenError, IndentationError):  # cut inside a statement of several lines: its comments come first
+        return {}
+
+
+def _yields(node: ast.AST) -> bool:
+    """Whether a function yields itself, not in a function inside it."""
+    return any(
+        isinstance(child, ast.Yield | ast.YieldFrom)
+        or (not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef) and _yields(child))
+        for child in ast.iter_child_nodes(node)
+    )
+
+
+def _read(path: Path) -> Entry:
+    """What a method's file says. Raises WrongInput where it does not parse or breaks a rule, with the line."""
+    try:
+        with tokenize.open(path) as file:
+            source = file.read()
+        tree = ast.parse(source)
+    except SyntaxError as error:
+        raise WrongInput(f"{_shown(path)} does not parse: line {error.lineno or 1}: {error.msg}") from None
+    except (UnicodeDecodeError, ValueError) as error:
+        raise WrongInput(f"{_shown(path)} does not parse: {error}") from None
+
+    names: dict[str, Any] = {}
+    failed: dict[str, _NotLiteral] = {}
+    recipe: ast.FunctionDef | None = None
+    for node in tree.body:
+        match node:
+            case ast.FunctionDef(name="recipe"):
+                recipe = node
+            case (
+                ast.Assign(targets=[ast.Name(id=name)], value=value) | ast.AnnAssign(target=ast.Name(id=name), value=value)
+            ):
+                names.pop(name, None)
+                failed.pop(name, None)
+                try:
+                    names[name] = _literal(value, names) if value is not None else None
+                except _NotLiteral as error:
+                    failed[name] = error
+
+    def fact(name: str, kinds: type | tuple[type, ...], default: Any, kind_in_words: str) -> Any:
+        if name in failed:
+            error = failed[name]
+            raise WrongInput(f"{_shown(path)}, line {getattr(error.node, 'lineno', 1)}: {name} {error.what}")
+        value = names.get(name, default)
+        if not isinstance(value, kinds):
+            raise WrongInput(f"{_shown(path)}: {name} is not {kind_in_words}")
+        return value
+
+    claims = list(fact("CLAIMS", (list, tuple), [], "a list of Claim"))
+    if not all(isinstance(claim, Claim) for claim in claims):
+        raise WrongInput(f"{_shown(path)}: CLAIMS is not a list of Claim")
+    if recipe is None:
+        raise WrongInput(f"{_shown(path)} has no function recipe; a method is `def recipe(…): … yield Stage(…)`")
+    if not _yields(recipe):
+        raise WrongInput(f"{_shown(path)}, line {recipe.lineno}: recipe has no yield; a recipe yields its stages")
+    doc = ast.get_docstring(tree) or ""
+    title, *rest = doc.splitlines() or [""]
+    zh = next((line[2:].strip(" :：\u3000") for line in map(str.strip, rest) if line.startswith("中文")), "")
+    shipped = METHODS in path.parents
+    return Entry(
+        name=path.stem,
+        family=path.parent.name if shipped else "",
+        path=path,
+        module=".".join(["fuxian", "methods", path.parent.name, path.stem]) if shipped else None,
+        title=title.rstrip("."),
+        zh=zh,
+        doc=doc,
+        paper=fact("PAPER", (Paper, type(None)), None, "a Paper, or None"),
+        source=fact("SOURCE", str, "", "a string"),
+        claims=claims,
+        quick=fact("QUICK", dict, {}, "a dict of knobs"),
+        knobs=list(_knobs(path, source, recipe, names)),
+        lines=len(source.splitlines()),
+    )
+
+
+def _knobs(path: Path, source: str, recipe: ast.FunctionDef, names: Mapping[str, Any]) -> Iterator[Knob]:
+    arguments = recipe.args
+    positional = [*arguments.posonlyargs, *arguments.args]
+    missing = [None] * (len(positional) - len(arguments.defaults))
+    defaults = [*missing, *arguments.defaults, *arguments.kw_defaults]
+    comments = _comments(source, recipe.lineno, max(recipe.lineno, recipe.body[0].lineno - 1))
+
+    def wrong(node: ast.arg, what: str) -> WrongInput:
+        return WrongInput(f"{_shown(path)}, line {node.lineno}: knob {node.arg} {what}")
+
+    for rest in (arguments.vararg, arguments.kwarg):
+        if rest is not None:
+            raise wrong(rest, "stands for any number of values; a recipe names each of its knobs")
+    for node, default in zip([*positional, *arguments.kwonlyargs], defaults, strict=True):
+        if node.arg in RESERVED_KNOBS:
+            raise wrong(node, "has a name that the command line keeps for itself; give it another")
+        if default is None:
+            raise wrong(node, "has no default; every knob has one")
+        if node.annotation is None:
+            raise wrong(node, f"has no type; write `{node.arg}: int = …`")
+        try:
+            value, of = _literal(default, names), _annotation(node.annotation, names)
+        except _NotLiteral as error:
+            raise wrong(node, f"has a default that {error.what}" if error.node is default else error.what) from None
+        of.setdefault("within", SHARED_KNOBS.get(node.arg))
+        knob = Knob(node.arg, value, comments.get(default.end_lineno or 0, ""), **of)
+        try:
+            value = knob.check(value) if not knob.path and knob.kind is not Path else value
+        except WrongInput as error:
+            raise wrong(node, f"has a default that it may not take: {error}") from None
+        yield replace(knob, default=value)
