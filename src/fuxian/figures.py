@@ -1,0 +1,286 @@
+"""One style for every picture. Methods draw with these helpers; the report only lays out.
+
+A named figure is a matplotlib `Figure` or an image tensor (channels, height, width) in 0 to 1, where 1 is white. Colours
+are those of `PALETTE` and nothing else, so that the report can redraw them for light, dark and print. The state of `pyplot`
+is never touched, and the same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator, NullFormatter
+from PIL import Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Values = Sequence[float] | np.ndarray | Tensor
+
+# Okabe & Ito, Color Universal Design (2008), for the hues; the report has lighter steps of the same for dark paper.
+PALETTE = {
+    "paper": "#fdfdfb",
+    "ink": "#1a1c1e",
+    "soft": "#5a5f66",
+    "rule": "#deded8",
+    "wash": "#f4f4ef",
+    "blue": "#0072b2",
+    "vermilion": "#d55e00",
+    "green": "#009e73",
+    "purple": "#cc79a7",
+    "orange": "#e69f00",
+    "sky": "#56b4e9",
+}
+SERIES = ("blue", "vermilion", "green", "purple", "orange", "sky", "soft", "ink")  # ours first
+DASHES: tuple[Any, ...] = ("-", (0, (3.5, 2.5)), (0, (0.8, 2.5)), (0, (5, 2, 0.8, 2)), (0, (2, 2)))
+MARKERS = "osD^vPX"  # seven, so that colour and shape repeat together after 56 groups only
+
+_STYLE: dict[Any, Any] = {
+    "axes.edgecolor": PALETTE["ink"],
+    "axes.facecolor": "none",
+    "axes.labelcolor": PALETTE["soft"],
+    "axes.linewidth": 0.8,
+    "axes.prop_cycle": cycler(color=[PALETTE[name] for name in SERIES]),
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.unicode_minus": True,
+    "figure.dpi": 72,  # so that a point is a pixel and sizes can be given in either
+    "figure.facecolor": "none",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib: the same metrics everywhere; the page sets its own
+    "font.monospace": ["DejaVu Sans Mono"],
+    "font.size": 11,
+    "grid.color": PALETTE["rule"],
+    "grid.linewidth": 0.8,
+    "lines.linewidth": 2,
+    "lines.solid_capstyle": "round",
+    "savefig.facecolor": "none",
+    "svg.fonttype": "none",  # text stays text: small, searchable, and in the page's own face
+    "svg.hashsalt": "fuxian",  # else the ids differ each time
+    "text.color": PALETTE["ink"],
+    "xtick.color": PALETTE["ink"],
+    "xtick.labelcolor": PALETTE["soft"],
+    "ytick.color": PALETTE["ink"],
+    "ytick.labelcolor": PALETTE["soft"],
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+}
+
+
+def figure(width: float = 430, height: float = 250) -> tuple[Figure, Axes]:
+    """An empty figure in the house style: `width` and `height` in points, horizontal hairlines only."""
+    with mpl.rc_context(_STYLE):
+        drawing = Figure(figsize=(width / 72, height / 72), layout="constrained")
+        FigureCanvasSVG(drawing)
+        axes = drawing.add_subplot()
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+    return drawing, axes
+
+
+def lines(
+    series: Mapping[str, tuple[Values, Values]], *, x: str = "", y: str = "", log: bool = False, height: float = 250
+) -> Figure:
+    """Curves `{name: (x, y)}`, each named at its end. `x` and `y` say quantity and unit; `log`: a logarithmic y axis."""
+    with mpl.rc_context(_STYLE):
+        drawing, axes = figure(height=height)
+        ends = []
+        for i, (name, values) in enumerate(series.items()):
+            across, up = (_array(value) for value in values)
+            colour = PALETTE[SERIES[i % len(SERIES)]]
+            axes.plot(across, up, color=colour, linestyle=DASHES[i % len(DASHES)])
+            finite = np.flatnonzero(np.isfinite(up))
+            if len(finite):
+                ends.append((name, across[finite[-1]], up[finite[-1]]))
+        if log:
+            axes.set_yscale("log")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        _name_axes(axes, x, y)
+        if ends:
+            span = axes.get_xlim()
+            _name_ends(axes, ends, at=max(across for _, across, _ in ends), apart=15 / (height - 50))
+            axes.set_xlim(span)
+    return drawing
+
+
+def scatter(
+    points: Tensor | np.ndarray, labels: Tensor | Sequence[int], names: Sequence[str], *, x: str = "", y: str = ""
+) -> Figure:
+    """Points (n, 2) coloured by label (n,), each group named at its median; the axes have no scale, only the plane has.
+
+    A marker of its own goes with each colour, so the groups can be told apart without it.
+    """
+    where, group = _array(points), _array(labels).astype(int)
+    with mpl.rc_context(_STYLE):
+        drawing, axes = figure(height=330)
+        for i, name in enumerate(names):
+            mine = where[group == i]
+            if not len(mine):
+                continue
+            colour = PALETTE[SERIES[i % len(SERIES)]]
+            axes.scatter(mine[:, 0], mine[:, 1], s=9, color=colour, marker=MARKERS[i % len(MARKERS)], linewidths=0)
+            axes.annotate(name, tuple(np.median(mine, axis=0)), ha="center", va="center", weight="bold", bbox=_HALO)
+        axes.grid(False)
+        axes.set_aspect("equal", adjustable="datalim")
+        _name_axes(axes, x, y)
+        axes.set(xticks=[], yticks=[])
+        axes.spines["bottom"].set_visible(False)
+    return drawing
+
+
+def confusion(matrix: Tensor | np.ndarray, names: Sequence[str]) -> Figure:
+    """Counts (true, predicted) as numbers; the shade is the share of the row, the right column the recall.
+
+    Names of more than two letters are numbered, and the columns carry the numbers.
+    """
+    counts = _array(matrix)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    n = len(names)
+    short = names if max(map(len, names)) <= 2 else [str(i + 1) for i in range(n)]
+    full = names if short is names else [f"{i + 1}  {name}" for i, name in enumerate(names)]
+    with mpl.rc_context(_STYLE):
+        drawing, axes = figure(height=max(120, 24 * n + 40))
+        size = min(11.0, 230 / n)
+        for row in range(n):
+            for column in range(n):
+                share = shares[row, column]
+                if share > 0:
+                    shade = round(0.08 + 0.92 * float(share), 2)
+                    axes.add_patch(Rectangle((column, row), 0.94, 0.94, color=PALETTE["blue"], alpha=shade, linewidth=0))
+                if counts[row, column]:
+                    ink = PALETTE["paper" if share > 0.5 else "ink"]
+                    text = f"{counts[row, column]:,.0f}"
+                    axes.text(column + 0.47, row + 0.5, text, color=ink, ha="center", va="center", fontsize=size)
+            recall = f"{100 * shares[row, row]:.0f}\u202f%"
+            axes.text(n + 0.15, row + 0.5, recall, color=PALETTE["soft"], va="center", fontsize=size)
+        axes.text(n + 0.15, -0.35, "recall", color=PALETTE["soft"], fontsize=size)
+        axes.set(xlim=(0, n + 1), ylim=(n, 0))
+        axes.set_xticks(np.arange(n) + 0.47, short, fontsize=size)
+        axes.set_yticks(np.arange(n) + 0.5, full, fontsize=size)
+        axes.set_title("true down, predicted across", loc="left", fontsize=11, color=PALETTE["soft"], pad=24)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.grid(False)
+        axes.spines["bottom"].set_visible(False)
+    return drawing
+
+
+def passages(texts: Mapping[str, str], *, columns: int = 62) -> Figure:
+    """Samples of text in a fixed-width face, each under its name (the prompt, the temperature), wrapped at `columns`."""
+    rows: list[tuple[str, bool]] = []
+    for name, text in texts.items():
+        rows += [("", False)] * bool(rows) + [(name, True)]
+        for paragraph in text.splitlines():
+            rows += [(line, False) for line in textwrap.wrap(paragraph, columns) or [""]]
+    with mpl.rc_context(_STYLE):
+        drawing = Figure(figsize=(430 / 72, (15 * len(rows) + 8) / 72))
+        FigureCanvasSVG(drawing)
+        for i, (line, name) in enumerate(rows):
+            y = 1 - (15 * i + 14) / (15 * len(rows) + 8)
+            if name:
+                drawing.text(0.005, y, line, color=PALETTE["soft"])
+            elif line:
+                drawing.text(0.005, y, line, family="monospace", parse_math=False)
+    return drawing
+
+
+def image_grid(images: Tensor, columns: int) -> Tensor:
+    """Images (n, channels, height, width) in 0 to 1, row by row with `columns` in each, one pixel of white between.
+
+    Returns (channels, H, W). White is 1, so pass `1 - digits` for ink on paper: such a picture is inverted in the dark.
+    """
+    n, channels, height, width = images.shape
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    grid = images.new_ones(channels, rows * (height + 1) - 1, columns * (width + 1) - 1)
+    for i, image in enumerate(images.clamp(0, 1)):
+        top, left = (i // columns) * (height + 1), (i % columns) * (width + 1)
+        grid[:, top : top + height, left : left + width] = image
+    return grid
+
+
+def labelled_images(images: Tensor, labels: Sequence[str], columns: int) -> Figure:
+    """Images (n, channels, height, width) in 0 to 1, a word or two under each: `3, read as 5`."""
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    side = 430 / columns
+    with mpl.rc_context(_STYLE):
+        drawing = Figure(figsize=(430 / 72, rows * (side + 16) / 72))
+        FigureCanvasSVG(drawing)
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            row, column = divmod(i, columns)
+            up = 1 - (row + 1) / rows
+            share = 16 / (side + 16) / rows
+            axes = drawing.add_axes((column / columns + 0.005, up + share, 1 / columns - 0.01, 1 / rows - share))
+            axes.imshow(_pixels(image), cmap="gray", vmin=0, vmax=255, interpolation="none")
+            axes.set_axis_off()
+            axes.set_anchor("S")
+            drawing.text((column + 0.5) / columns, up + share * 0.25, label, ha="center", color=PALETTE["soft"])
+    return drawing
+
+
+def save(picture: Figure | Tensor, path: str | Path) -> Path:
+    """Writes `path` with `.svg` (a figure) or `.png` (a tensor; one channel as grey) added, and returns it.
+
+    Text stays text, and the same picture gives the same bytes. Raises TypeError for anything else.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(picture, Figure):
+        path = path.with_name(path.name + ".svg")
+        with mpl.rc_context(_STYLE):
+            picture.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+        return path
+    if not hasattr(picture, "detach") or picture.dim() not in (2, 3):
+        raise TypeError(
+            f"a picture is a matplotlib Figure or an image tensor (channels, h, w), not {type(picture).__name__}"
+        )
+    path = path.with_name(path.name + ".png")
+    Image.fromarray(_pixels(picture)).save(path, optimize=True)
+    return path
+
+
+_HALO = dict(boxstyle="square,pad=0.1", facecolor=PALETTE["paper"], edgecolor="none", alpha=0.75)
+
+
+def _array(values: Any) -> np.ndarray:
+    """float64, from a tensor on any device, an array or a list."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values, dtype=np.float64)
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    """(height, width) or (height, width, 3) in 0 to 255."""
+    bytes_ = np.rint(np.clip(np.nan_to_num(_array(image)), 0, 1) * 255).astype(np.uint8)
+    if bytes_.ndim == 2:
+        return bytes_
+    if len(bytes_) not in (1, 3):
+        raise TypeError(f"an image tensor has 1 or 3 channels first, not the shape {tuple(image.shape)}")
+    return bytes_[0] if len(bytes_) == 1 else np.ascontiguousarray(bytes_.transpose(1, 2, 0))
+
+
+def _name_axes(axes: Axes, x: str, y: str) -> None:
+    axes.set_title(y, loc="left", fontsize=11, color=PALETTE["soft"])
+    axes.set_xlabel(x, loc="right")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def _name_ends(axes: Axes, ends: Iterable[tuple[str, float, float]], at: float, apart: float) -> None:
+    """Names right of the plot at the height where their lines end, moved up just enough not to overlap."""
+    to_axes = (axes.transData + axes.transAxes.inverted()).transform
+    taken = -1.0
+    for height, name in sorted((float(to_axes((across, up))[1]), name) for name, across, up in ends):
+        taken = max(height, taken + apart)
+        axes.text(1.02, taken, name, transform=axes.transAxes, va="center")
