@@ -63,13 +63,10 @@ def download(
                 return
             failures = []
             for url in urls:
-                try:
-                    _from(url, part, size, sha256, limits, progress)
-                except _Failed as failure:
-                    failures.append(str(failure))
-                else:
+                if not (failure := _from(url, part, size, sha256, limits, progress)):
                     os.replace(part, to)
                     return
+                failures.append(failure)
             raise NotFetched("; ".join(failures))
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -85,20 +82,22 @@ def download(
         ) from None
 
 
-def _from(
-    url: str, part: Path, size: int, sha256: str, limits: Limits, progress: Callable[[int, int], None] | None
-) -> None:
-    """The whole, right file in `part`, or _Failed."""
-    started, host = time.monotonic(), urlsplit(url).hostname
+def _from(url: str, part: Path, size: int, sha256: str, limits: Limits, progress: Callable[[int, int], None] | None) -> str:
+    """What went wrong at this server; nothing when the whole, right file is in `part`."""
+    started, failed = time.monotonic(), ""
     for attempt in range(1, limits.tries + 1):
         try:
-            return _try(url, part, size, sha256, limits, progress)
+            _try(url, part, size, sha256, limits, progress)
         except _Failed as failure:
-            if not failure.again or attempt == limits.tries:
-                tries = f" ({attempt} tries, {time.monotonic() - started:.0f} s)" if attempt > 1 else ""
-                raise _Failed(f"{str(failure).format(host=host)}{tries}") from None
-        time.sleep(limits.pause * 2 ** (attempt - 1))
-    raise AssertionError("limits.tries is at least 1")
+            tries = f" ({attempt} tries, {time.monotonic() - started:.0f} s)" if attempt > 1 else ""
+            failed = str(failure).format(host=urlsplit(url).hostname) + tries
+            if not failure.again:
+                return failed
+        else:
+            return ""
+        if attempt < limits.tries:
+            time.sleep(limits.pause * 2 ** (attempt - 1))
+    return failed
 
 
 def _try(url: str, part: Path, size: int, sha256: str, limits: Limits, progress: Callable[[int, int], None] | None) -> None:

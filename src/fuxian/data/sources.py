@@ -76,16 +76,16 @@ SOURCES: dict[str, Source] = {
             "https://storage.googleapis.com/cvdf-datasets/mnist/",
         ),
         licence="CC BY-SA 3.0, as commonly given; none is stated at the source",
-        citation="LeCun, Bottou, Bengio & Haffner. Gradient-Based Learning Applied to Document Recognition. Proc. IEEE 86(11), 1998.",
+        citation="LeCun et al. Gradient-Based Learning Applied to Document Recognition. Proc. IEEE 86(11), 1998.",
         files=(
-            File("train-images-idx3-ubyte.gz", 9_912_422, "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-                 (47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db")),
-            File("train-labels-idx1-ubyte.gz", 28_881, "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-                 (60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5")),
-            File("t10k-images-idx3-ubyte.gz", 1_648_877, "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-                 (7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7")),
-            File("t10k-labels-idx1-ubyte.gz", 4_542, "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-                 (10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2")),
+            File("train-images-idx3-ubyte.gz", 9_912_422,
+                 "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609", (47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db")),
+            File("train-labels-idx1-ubyte.gz", 28_881,
+                 "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c", (60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5")),
+            File("t10k-images-idx3-ubyte.gz", 1_648_877,
+                 "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6", (7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7")),
+            File("t10k-labels-idx1-ubyte.gz", 4_542,
+                 "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6", (10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2")),
         ),
     ),
     "fashion-mnist": Source(
@@ -97,16 +97,16 @@ SOURCES: dict[str, Source] = {
             "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
         ),
         licence="MIT (zalandoresearch/fashion-mnist)",
-        citation="Xiao, Rasul & Vollgraf. Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms. 2017, arXiv:1708.07747.",
+        citation="Xiao et al. Fashion-MNIST: a Novel Image Dataset for Benchmarking. 2017, arXiv:1708.07747.",
         files=(
-            File("train-images-idx3-ubyte.gz", 26_421_880, "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
-                 (47_040_016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888")),
-            File("train-labels-idx1-ubyte.gz", 29_515, "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
-                 (60_008, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9")),
-            File("t10k-images-idx3-ubyte.gz", 4_422_102, "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
-                 (7_840_016, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b")),
-            File("t10k-labels-idx1-ubyte.gz", 5_148, "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
-                 (10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34")),
+            File("train-images-idx3-ubyte.gz", 26_421_880,
+                 "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84", (47_040_016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888")),
+            File("train-labels-idx1-ubyte.gz", 29_515,
+                 "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845", (60_008, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9")),
+            File("t10k-images-idx3-ubyte.gz", 4_422_102,
+                 "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073", (7_840_016, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b")),
+            File("t10k-labels-idx1-ubyte.gz", 5_148,
+                 "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5", (10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34")),
         ),
     ),
     "cora": Source(
@@ -257,8 +257,9 @@ def _get(wanted: Source, file: File, note: Note, limits: Limits) -> tuple[Path, 
         download(_urls(wanted, file), path, file.size, file.sha256, limits)
     except NotFetched as error:
         looked = f"{data}" if (data := data_folder()) else "not set"
-        shared = os.path.commonprefix([f.name for f in wanted.files])
-        names = f"{shared}*" if len(shared) > 3 else ", ".join(f.name for f in wanted.files)
+        stem = wanted.files[0].name.rpartition(".")[0]
+        alike = all(f.name.startswith(stem) for f in wanted.files)
+        names = f"{stem}.*" if alike else ", ".join(f.name for f in wanted.files)
         raise DataMissing(
             f"{wanted.title} is not here and cannot be downloaded: {error}",
             where=f"looked in $FUXIAN_DATA ({looked}) and {path.parent}",
