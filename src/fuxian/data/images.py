@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -128,7 +129,7 @@ def digits(
     The split is ours: one fixed permutation. `size` above 8 repeats pixels as often as fits and adds a black border, so
     28 and 32 are like MNIST. Alpaydin & Kaynak, Optical Recognition of Handwritten Digits, UCI 1998 (its test part).
     """
-    data = load_digits()
+    data: Any = load_digits()
     image = torch.from_numpy(np.rint(data.images * (255 / 16)).astype(np.uint8)).unsqueeze(1)  # levels 0 to 16
     label = torch.from_numpy(data.target).long()
     order = torch.randperm(len(label), generator=torch.Generator().manual_seed(0))

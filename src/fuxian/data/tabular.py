@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from sklearn.datasets import load_iris
@@ -55,6 +56,6 @@ def iris(dtype: torch.dtype = torch.float64) -> TableSplits:
 
     Fisher, The Use of Multiple Measurements in Taxonomic Problems, Annals of Eugenics 7(2), 1936.
     """
-    data = load_iris()
+    data: Any = load_iris()
     table = Table(torch.from_numpy(data.data).to(dtype), torch.from_numpy(data.target).long())
-    return TableSplits(table, name="iris", columns=data.feature_names, names=list(map(str, data.target_names)))
+    return TableSplits(table, name="iris", columns=data.feature_names, names=[str(name) for name in data.target_names])
