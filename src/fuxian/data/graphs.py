@@ -20,7 +20,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from fuxian.contract import Batch, Splits
-from fuxian.data.sources import hashes, read
+from fuxian.data.sources import digest, hashes, read
 from fuxian.errors import DataMissing, WrongInput
 
 UNSEEN = -100  # the label of a node outside the split: what torch's cross entropy ignores
@@ -38,7 +38,7 @@ class Nodes(Batch):
     def __len__(self) -> int:
         return len(self.index)
 
-    def chunk(self, parts: int) -> list[Self]:
+    def chunk(self, parts: int) -> list[Self]:  # pyright: ignore[reportIncompatibleMethodOverride]
         return [replace(self, index=index) for index in self.index.tensor_split(min(parts, len(self)))]
 
 
@@ -110,11 +110,13 @@ def citation_graph(name: str | Path) -> CitationGraph:
     row, column, value = (
         torch.cat([first, second]) for first, second in zip(part["allx"].entries(), part["tx"].entries(known), strict=True)
     )
-    features = _csr(node[row], column, value, (nodes, part["allx"].shape[1]))
+    row, value = node[row], value.double()
+    total = torch.zeros(nodes, dtype=torch.float64).index_add_(0, row, value)
+    features = _csr(row, column, value / total[row], (nodes, part["allx"].shape[1]))  # rows sum to one: preprocess_features
     pairs = [(i, j) for i, neighbours in part["graph"].items() for j in neighbours]
     train = torch.arange(len(part["y"]))
     return CitationGraph(
-        _rows_sum_to_one(features),
+        features,
         _undirected(torch.tensor(pairs).T),
         label,
         (train, torch.arange(500) + len(train), given.sort().values),
@@ -142,6 +144,7 @@ def _karate() -> CitationGraph:
         label,
         (train, val, test),
         name="karate",
+        hashes={"karate": digest(repr((sorted(club.edges), label.tolist())).encode())},
     )
 
 
@@ -185,15 +188,6 @@ def _csr(row: Tensor, column: Tensor, value: Tensor, shape: tuple[int, int]) -> 
     with warnings.catch_warnings():  # the products used here are tested; torch says this once in a process
         warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
         return matrix.to_sparse_csr()
-
-
-def _rows_sum_to_one(matrix: Tensor) -> Tensor:
-    """Each row divided by its sum; an empty row stays empty. tkipf/gcn @ 39a4089, utils.py, preprocess_features."""
-    entries = matrix.to_sparse_coo()
-    row, column = entries.indices()
-    value = entries.values().double()
-    total = torch.zeros(matrix.shape[0], dtype=torch.float64).index_add_(0, row, value)
-    return _csr(row, column, value / total[row], (matrix.shape[0], matrix.shape[1]))
 
 
 def _undirected(pairs: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from fuxian.contract import Batch, Splits
-from fuxian.data.sources import hashes, read
+from fuxian.data.sources import digest, hashes, read
 from fuxian.errors import DataMissing, WrongInput
 
 FASHION = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
@@ -137,7 +137,8 @@ def digits(
         ImageSplit(_sized(image[rows], size), label[rows], mean, std, channels_last=channels_last)
         for rows in order.split([1257, 180, 360])
     ]
-    return ImageSplits(*parts, name="digits", names=DIGITS)
+    content = digest(image.numpy().tobytes(), label.numpy().tobytes())
+    return ImageSplits(*parts, name="digits", names=DIGITS, hashes={"digits": content})
 
 
 _SETS = {"mnist": mnist, "fashion-mnist": fashion_mnist, "digits": digits}

@@ -214,6 +214,11 @@ def hashes(name: str) -> dict[str, str]:
     return {file.plain: file.content[1] for file in source(name).files}
 
 
+def digest(*parts: bytes) -> str:
+    """SHA-256 of the parts one after another: for the record of data that ships with a dependency or is generated."""
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
 def data_folder() -> Path | None:
     """The folder that the user's `FUXIAN_DATA` names."""
     return Path(os.environ["FUXIAN_DATA"]).expanduser() if os.environ.get("FUXIAN_DATA") else None

@@ -12,6 +12,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from fuxian.contract import Batch, Splits
+from fuxian.data.sources import digest
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,10 @@ class Table:
 class TableSplits(Splits):
     """Rows of `features` numbers (named `columns`) in `classes` classes (named `names`)."""
 
-    def __init__(self, train: Table, *, name: str, columns: Sequence[str], names: Sequence[str]) -> None:
-        super().__init__(train, name=name)
+    def __init__(
+        self, train: Table, *, name: str, columns: Sequence[str], names: Sequence[str], hashes: dict[str, str]
+    ) -> None:
+        super().__init__(train, name=name, hashes=hashes)
         self.columns, self.names = tuple(columns), tuple(names)
         self.features, self.classes = len(self.columns), len(self.names)
 
@@ -58,4 +61,10 @@ def iris(dtype: torch.dtype = torch.float64) -> TableSplits:
     """
     data: Any = load_iris()
     table = Table(torch.from_numpy(data.data).to(dtype), torch.from_numpy(data.target).long())
-    return TableSplits(table, name="iris", columns=data.feature_names, names=[str(name) for name in data.target_names])
+    return TableSplits(
+        table,
+        name="iris",
+        columns=data.feature_names,
+        names=[str(name) for name in data.target_names],
+        hashes={"iris": digest(data.data.tobytes(), data.target.tobytes())},
+    )

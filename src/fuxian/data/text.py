@@ -1,0 +1,320 @@
+"""Text: corpora and labelled sentences as strings, a byte-pair encoding, and splits of tokens made from them."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pydoc_data.topics import topics
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from typing_extensions import Self
+
+from fuxian.contract import Batch, Splits
+from fuxian.data.sources import cache_folder, digest, hashes, read
+from fuxian.errors import DataMissing, WrongInput
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+UNCOUNTED = -100  # the target of padding: what torch's cross entropy ignores
+
+
+# ── strings ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Running text. Joined, the lines of a split are the published file: each keeps its end."""
+
+    train: list[str]
+    val: list[str]
+    test: list[str]
+    name: str
+    hashes: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Sentences with the number of their class, an index into `names`."""
+
+    train: list[tuple[str, int]]
+    val: list[tuple[str, int]]
+    test: list[tuple[str, int]]
+    name: str
+    names: tuple[str, ...]
+    hashes: dict[str, str]
+
+
+def wikitext2() -> Corpus:
+    """WikiText-2, tokenized by words, rare ones replaced by <unk>: 2,051,910 / 213,886 / 241,211 words. Raises DataMissing.
+
+    Merity et al., Pointer Sentinel Mixture Models, ICLR 2017, arXiv:1609.07843, Table 1 (which counts a line's end too).
+    """
+    content = {name: data.decode() for name, data in read("wikitext-2").items()}
+    # Not str.splitlines: the text has other characters that it would take for line ends.
+    train, val, test = (
+        [line + "\n" for line in content[f"{part}.txt"].removesuffix("\n").split("\n")]
+        for part in ("train", "valid", "test")
+    )
+    return Corpus(train, val, test, "wikitext-2", hashes("wikitext-2"))
+
+
+def python_topics() -> Corpus:
+    """The language reference that Python's `help()` shows: some 600 kB of English, always at hand.
+
+    Each topic is in one split: 8 of 10 in `train`, 1 in `val`, 1 in `test`, by a fixed permutation. Its content
+    changes with the version of Python, so a number on it is comparable on one version only; the hash says which.
+    """
+    order = torch.randperm(len(topics), generator=torch.Generator().manual_seed(0))
+    names = sorted(topics)
+    texts = [topics[names[i]] for i in order.tolist()]
+    tenth = len(texts) // 10
+    train, val, test = (
+        [line for text in part for line in text.splitlines(keepends=True)]
+        for part in (texts[2 * tenth :], texts[:tenth], texts[tenth : 2 * tenth])
+    )
+    content = digest(*("".join(part).encode() for part in (train, val, test)))
+    return Corpus(train, val, test, "python-topics", {"pydoc_data.topics": content})
+
+
+def sst2() -> Labelled:
+    """SST-2, whole sentences of film reviews: 6,920 / 872 / 1,821, negative or positive. Raises DataMissing.
+
+    Not the longer list of phrases that GLUE trains on. Socher et al., EMNLP 2013.
+    """
+    content = read("sst2")
+    parts = [_labelled(content[f"{part}.tsv"].decode(), f"{part}.tsv") for part in ("train", "dev", "test")]
+    return Labelled(*parts, name="sst2", names=("negative", "positive"), hashes=hashes("sst2"))
+
+
+def _labelled(text: str, name: str) -> list[tuple[str, int]]:
+    rows = [line.rsplit("\t", 1) for line in text.removesuffix("\n").split("\n")]
+    for number, row in enumerate(rows, 1):
+        if len(row) != 2 or row[1] not in ("0", "1"):
+            raise DataMissing(f"{name}, line {number}: not a sentence, a tab and 0 or 1: {chr(9).join(row)[:60]!r}")
+    return [(sentence, int(label)) for sentence, label in rows]
+
+
+_SUBJECTS = "the film|this story|the acting|every scene|the music|the script|its ending|the dialogue".split("|")
+_VERBS = "is|was|feels|seems|remains|turned out".split("|")
+_DEGREES = "|very|quite|truly|rather|simply|always".split("|")
+_WORDS = (
+    "dull|tedious|clumsy|lifeless|hollow|annoying|predictable|messy".split("|"),
+    "moving|brilliant|charming|fresh|graceful|gripping|delightful|clever".split("|"),
+)
+_ENDS = "|from start to finish|to watch|for once|after all|in every way|as usual".split("|")
+
+
+def templated(train: int = 800, val: int = 100, test: int = 100) -> Labelled:
+    """Made-up film reviews: "the film was truly moving to watch", negative or positive by one word. Always the same.
+
+    No sentence occurs twice, so the splits share none.
+    """
+    parts = (_SUBJECTS, _VERBS, _DEGREES, _WORDS[0] + _WORDS[1], _ENDS)
+    sizes = torch.tensor([len(part) for part in parts])
+    if train + val + test > sizes.prod():
+        raise WrongInput(f"there are {int(sizes.prod()):,} sentences, not {train + val + test:,}")
+    drawn = torch.randperm(int(sizes.prod()), generator=torch.Generator().manual_seed(0))[: train + val + test]
+    rows = []
+    for number in drawn.tolist():
+        words, label = [], 0
+        for part in parts:
+            number, choice = divmod(number, len(part))
+            words.append(part[choice])
+            if part is parts[3]:
+                label = choice // len(_WORDS[0])
+        rows.append((" ".join(filter(None, words)), label))
+    content = digest(repr(rows).encode())
+    return Labelled(
+        rows[:train], rows[train : train + val], rows[train + val :],
+        name="templated", names=("negative", "positive"), hashes={"templated": content},
+    )  # fmt: skip
+
+
+# ── encoding ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def bpe(texts: Iterable[str], vocabulary: int, specials: Sequence[str] = ()) -> Tokenizer:
+    """A byte-level byte-pair encoding of at most `vocabulary` tokens, learned from `texts`; `specials` come first, from 0.
+
+    It encodes any text and decodes it again exactly. The same texts give the same encoding; it is kept in `FUXIAN_CACHE`
+    under a hash of them. Sennrich et al., ACL 2016, arXiv:1508.07909; over bytes as GPT-2 does.
+    Raises WrongInput when the package tokenizers is missing, or `vocabulary` is too small for the 256 bytes.
+    """
+    try:
+        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    except ImportError:
+        raise WrongInput("the package tokenizers is not installed", do='pip install "fuxian[text]"') from None
+    if vocabulary < 256 + len(specials):
+        raise WrongInput(
+            f"a vocabulary of {vocabulary} is too small", do=f"{256 + len(specials)} or more: 256 bytes and the specials"
+        )
+    texts = list(texts)
+    key = digest(repr(("byte-level", vocabulary, list(specials), texts)).encode())
+    path = cache_folder() / "bpe" / f"{key}.json"
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception:  # not there, or cut short: tokenizers raises no narrower class
+        pass
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary, special_tokens=list(specials), initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    try:  # a cache only: without it the next call learns again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8") as file:
+            file.write(tokenizer.to_str())
+        os.replace(file.name, path)
+    except OSError:
+        pass
+    return tokenizer
+
+
+# ── tokens ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Windows(Batch):
+    """Pieces of one long text. `target` at a place is the token after the one in `token` there."""
+
+    token: Tensor  # (batch, length) int64
+    target: Tensor  # (batch, length) int64, UNCOUNTED in the padding of the last window
+
+
+class WindowSplit:
+    """One long text, cut into windows of `length` tokens that do not overlap; the last is padded with `start`.
+
+    Each token is a target once: the first one is foretold from `start` alone, the first of every other window from the
+    token before it, which is that window's first input.
+    """
+
+    def __init__(self, tokens: Tensor, length: int, start: int) -> None:
+        """`tokens` (tokens,) of any integer type."""
+        if not len(tokens):
+            raise WrongInput("a text without tokens cannot be cut into windows")
+        self.tokens, self.length, self.start = tokens, length, start
+
+    @property
+    def device(self) -> torch.device:
+        return self.tokens.device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Moves this split, as a module's `to` does."""
+        self.tokens = self.tokens.to(device)
+        return self
+
+    def __len__(self) -> int:
+        return -(-len(self.tokens) // self.length)
+
+    def batch(self, indices: Tensor) -> Windows:
+        place = indices[:, None] * self.length + torch.arange(self.length, device=indices.device)  # of the target
+        last = len(self.tokens) - 1
+        target = self.tokens[place.clamp(max=last)].long().masked_fill_(place > last, UNCOUNTED)
+        token = self.tokens[(place - 1).clamp(min=0, max=last)].long()
+        return Windows(token.masked_fill_((place == 0) | (place > last), self.start), target)
+
+
+@dataclass(frozen=True)
+class Sentences(Batch):
+    """Sentences, padded at the end to the longest of the batch."""
+
+    token: Tensor  # (batch, longest) int64
+    length: Tensor  # (batch,) int64, tokens that are not padding
+    label: Tensor  # (batch,) int64
+
+
+class SentenceSplit:
+    """Sentences of their own lengths, each at least one token, with a label; `pad` fills the shorter ones of a batch."""
+
+    def __init__(self, tokens: Sequence[Sequence[int]], labels: Sequence[int], pad: int) -> None:
+        self.length = torch.tensor([len(row) for row in tokens])
+        if not len(tokens) or int(self.length.min()) < 1:
+            raise WrongInput("a sentence without tokens cannot be classified")
+        self.token = torch.full((len(tokens), int(self.length.max())), pad)
+        self.token[torch.arange(self.token.shape[1]) < self.length[:, None]] = torch.tensor(
+            [token for row in tokens for token in row]
+        )
+        self.label = torch.tensor(labels)
+
+    @property
+    def device(self) -> torch.device:
+        return self.token.device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Moves this split, as a module's `to` does."""
+        self.token, self.length, self.label = (t.to(device) for t in (self.token, self.length, self.label))
+        return self
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def batch(self, indices: Tensor) -> Sentences:
+        length = self.length[indices]
+        return Sentences(self.token[indices, : int(length.max())], length, self.label[indices])
+
+
+class TextSplits(Splits):
+    """Tokens of a `vocabulary`; labelled sentences have `classes` too (0 for running text)."""
+
+    def __init__(
+        self,
+        train: WindowSplit | SentenceSplit,
+        val: WindowSplit | SentenceSplit | None,
+        test: WindowSplit | SentenceSplit | None,
+        *,
+        name: str,
+        vocabulary: int,
+        classes: int = 0,
+        hashes: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(train, val, test, name=name, hashes=hashes)
+        self.vocabulary, self.classes = vocabulary, classes
+
+
+def windows(corpus: Corpus, tokenizer: Tokenizer, length: int, start: str) -> TextSplits:
+    """Splits of `Windows`: the text of each split as one row of tokens, cut into `length`; `start` is a special token."""
+    parts = [
+        WindowSplit(torch.tensor(tokenizer.encode("".join(lines)).ids, dtype=torch.int32), length, _id(tokenizer, start))
+        for lines in (corpus.train, corpus.val, corpus.test)
+    ]
+    return TextSplits(*parts, name=corpus.name, vocabulary=tokenizer.get_vocab_size(), hashes=corpus.hashes)
+
+
+def sentences(
+    labelled: Labelled, tokenizer: Tokenizer, *, longest: int, start: str = "", end: str = "", pad: str = ""
+) -> TextSplits:
+    """Splits of `Sentences`: `start`, the tokens, `end` (special tokens; "" for none), cut to at most `longest` in all.
+
+    The cut is at the end of the sentence's own tokens. `pad` defaults to `end`.
+    """
+    before = [_id(tokenizer, start)] if start else []
+    after = [_id(tokenizer, end)] if end else []
+    room = longest - len(before) - len(after)
+    if room < 1:
+        raise WrongInput(f"longest={longest} leaves no room for a sentence beside its special tokens")
+    parts = []
+    for rows in (labelled.train, labelled.val, labelled.test):
+        encoded = tokenizer.encode_batch([sentence for sentence, _ in rows])
+        tokens = [before + row.ids[:room] + after for row in encoded]
+        parts.append(SentenceSplit(tokens, [label for _, label in rows], _id(tokenizer, pad or end) if pad or end else 0))
+    return TextSplits(
+        *parts,
+        name=labelled.name,
+        vocabulary=tokenizer.get_vocab_size(),
+        classes=len(labelled.names),
+        hashes=labelled.hashes,
+    )
+
+
+def _id(tokenizer: Tokenizer, token: str) -> int:
+    if (number := tokenizer.token_to_id(token)) is None:
+        raise WrongInput(f"the tokenizer has no token {token!r}", do="name it in specials= when the tokenizer is made")
+    return number
