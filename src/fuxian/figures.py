@@ -10,7 +10,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -18,7 +18,8 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path as Path_
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from PIL import Image
 
@@ -43,7 +44,6 @@ PALETTE = {
 }
 SERIES = ("blue", "vermilion", "green", "purple", "orange", "sky", "soft", "ink")  # ours first
 DASHES: tuple[Any, ...] = ("-", (0, (3.5, 2.5)), (0, (0.8, 2.5)), (0, (5, 2, 0.8, 2)), (0, (2, 2)))
-MARKERS = "osD^vPX"  # seven, so that colour and shape repeat together after 56 groups only
 
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": PALETTE["ink"],
@@ -119,7 +119,7 @@ def scatter(
 ) -> Figure:
     """Points (n, 2) coloured by label (n,), each group named at its median; the axes have no scale, only the plane has.
 
-    A marker of its own goes with each colour, so the groups can be told apart without it.
+    Groups beyond the eighth have the colours of the first, as squares.
     """
     where, group = _array(points), _array(labels).astype(int)
     with mpl.rc_context(_STYLE):
@@ -129,10 +129,11 @@ def scatter(
             if not len(mine):
                 continue
             colour = PALETTE[SERIES[i % len(SERIES)]]
-            axes.scatter(mine[:, 0], mine[:, 1], s=9, color=colour, marker=MARKERS[i % len(MARKERS)], linewidths=0)
+            axes.add_patch(_dots(mine, colour, "round" if i < len(SERIES) else "projecting"))
             axes.annotate(name, tuple(np.median(mine, axis=0)), ha="center", va="center", weight="bold", bbox=_HALO)
         axes.grid(False)
         axes.set_aspect("equal", adjustable="datalim")
+        axes.autoscale_view()
         _name_axes(axes, x, y)
         axes.set(xticks=[], yticks=[])
         axes.spines["bottom"].set_visible(False)
@@ -269,6 +270,14 @@ def _pixels(image: Tensor) -> np.ndarray:
     if len(bytes_) not in (1, 3):
         raise TypeError(f"an image tensor has 1 or 3 channels first, not the shape {tuple(image.shape)}")
     return bytes_[0] if len(bytes_) == 1 else np.ascontiguousarray(bytes_.transpose(1, 2, 0))
+
+
+def _dots(points: np.ndarray, colour: str, cap: Literal["round", "projecting"]) -> PathPatch:
+    """Points as lines of no length, whose caps are seen: a third of the size that a marker for each would take."""
+    codes = np.tile(np.array([Path_.MOVETO, Path_.LINETO], dtype=Path_.code_type), len(points))
+    path = Path_(points.repeat(2, axis=0), codes)
+    path.should_simplify = False  # it would take them for nothing
+    return PathPatch(path, edgecolor=colour, facecolor="none", linewidth=3.6, capstyle=cap)
 
 
 def _name_axes(axes: Axes, x: str, y: str) -> None:

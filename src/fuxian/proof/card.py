@@ -1,0 +1,138 @@
+"""The proof card: what is known of a method, computed from `results/`, never typed. Nothing here imports torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fuxian.facts import Claim
+from fuxian.proof.claims import Mark, Verdict, verdict
+from fuxian.proof.record import claim_record, method_hash, proofs
+from fuxian.report.numbers import duration, fixed, plural, ratio, scale, small
+
+if TYPE_CHECKING:
+    from fuxian.catalog import Entry
+
+AGREES = {"float32": 1e-5, "float64": 1e-10}  # largest difference from the reference, by dtype
+EXPORTS = 1e-4  # largest difference of the exported model; runtimes fuse and reorder
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One of the five. `kind` is parity, claim, speed, resume or export; `word` and `evidence` say what `mark` means."""
+
+    kind: str
+    mark: Mark
+    word: str
+    evidence: str
+
+
+def card(entry: Entry) -> list[Proof]:
+    """Parity, claim, speed, resume and export of a method, in this order."""
+    found = proofs(entry.key) if entry.family else {}
+    today = method_hash(entry.path)
+    cards = {kind: _measured(kind, found.get(kind), today) for kind in ("parity", "speed", "resume", "export")}
+    return [cards["parity"], _claims(entry, today), cards["speed"], cards["resume"], cards["export"]]
+
+
+def recorded(entry: Entry) -> list[Verdict]:
+    """The verdict on each claim of a method, from `results/`."""
+    return [
+        verdict(claim, (claim_record(entry.key, claim) or {}).get("values", []) if entry.family else [])
+        for claim in entry.claims
+    ]
+
+
+def sentence(judged: Verdict) -> str:
+    """`reproduced`, `short by 1.4`, `one seed`: what follows the name of a claim."""
+    if judged.word == "in part":
+        return "one seed" if len(judged.values) == 1 else f"{len(judged.values)} of {judged.claim.seeds} seeds"
+    if judged.word in ("short", "above"):
+        return f"{judged.word} by {distance(judged)}" if judged.gap == judged.gap else "short, not a number"
+    return judged.word
+
+
+def distance(judged: Verdict) -> str:
+    """How far the mean is from the published value, with as many digits as it takes to be beyond the tolerance."""
+    claim = judged.claim
+    scaled = scale(claim.metric, judged.values, literals=(claim.value, claim.tolerance))
+    digits, gap = scaled.digits, abs(judged.gap) * scaled.factor
+    while judged.outside > 0 and digits < 8 and round(gap, digits) <= claim.tolerance * scaled.factor:
+        digits += 1
+    return fixed(gap, digits)
+
+
+def _measured(kind: str, facts: Mapping[str, Any] | None, today: str) -> Proof:
+    if facts is None:
+        return Proof(kind, "none", "not yet", "not measured")
+    if facts["method_sha256"] != today:
+        return Proof(kind, "none", "not yet", "measured on another version of the method’s file: make prove")
+    if "reason" in facts:
+        return Proof(kind, "none", "none", facts["reason"])
+    return {"parity": _parity, "speed": _speed, "resume": _resume, "export": _export}[kind](facts)
+
+
+def _parity(facts: Mapping[str, Any]) -> Proof:
+    names = {"outputs": "outputs", "gradients": "gradients", "step": "one optimizer step"}
+    parts = [(words, facts[name]) for name, words in names.items() if facts.get(name) is not None]
+    worst = max(difference for _, difference in parts)
+    ok = worst <= AGREES[facts["dtype"]]
+    what = " and ".join(", ".join(words for words, _ in parts).rsplit(", ", 1))
+    how = "equal to" if worst == 0 else f"within {small(worst)} of" if ok else f"up to {small(worst)} from"
+    return Proof(
+        "parity",
+        "ok" if ok else "short",
+        "agrees" if ok else "differs",
+        f"{what} {how} {facts['reference']} ({facts['dtype']})",
+    )
+
+
+def _speed(facts: Mapping[str, Any]) -> Proof:
+    """Below one is faster. A range that has one in it is no difference."""
+    mark: Mark = "ok" if facts["high"] <= 1 else "part" if facts["low"] <= 1 else "short"
+    low, high = (ratio(facts[end])[:-2] for end in ("low", "high"))
+    evidence = (
+        f"{facts['work']} takes {duration(facts['ours'])}, in {facts['against']} {duration(facts['peer'])}; "
+        f"{plural(facts['pairs'], 'pair')}, {low} to {high}"
+    )
+    return Proof("speed", mark, ratio(facts["ours"] / facts["peer"]), evidence)
+
+
+def _resume(facts: Mapping[str, Any]) -> Proof:
+    times = "once" if facts["kills"] == 1 else f"{facts['kills']} times"
+    equal = f"all {plural(facts['tensors'], 'tensor')} bit-equal" if facts["equal"] else "some tensors not equal"
+    mark: Mark = "ok" if facts["equal"] else "short"
+    return Proof("resume", mark, "exact" if facts["equal"] else "differs", f"killed {times}; {equal} at the end")
+
+
+def _export(facts: Mapping[str, Any]) -> Proof:
+    ok = facts["difference"] <= EXPORTS
+    how = "equal in" if facts["difference"] == 0 else f"within {small(facts['difference'])} in"
+    return Proof("export", "ok" if ok else "short", "checked" if ok else "differs", f"ONNX, {how} {facts['runtime']}")
+
+
+def _claims(entry: Entry, today: str) -> Proof:
+    judged = recorded(entry)
+    if not judged:
+        return Proof("claim", "none", "none", "no published number to reproduce")
+    evidence = "; ".join(f"{name(one.claim, entry.claims)} {sentence(one)}" for one in judged)
+    old = [claim_record(entry.key, one.claim) for one in judged if one.values]
+    if any(one and one["method_sha256"] != today for one in old):
+        evidence += f"; the file has changed since: fuxian verify {entry.name} --check"
+    due = [one for one in judged if one.mark != "scale"] or judged
+    holding, failing = ([one for one in due if one.mark == mark] for mark in ("ok", "short"))
+    if len(due) == 1 or not (holding or failing):
+        first = min(due, key=lambda one: ("ok", "short", "part", "scale", "none").index(one.mark))
+        return Proof("claim", first.mark, sentence(first), evidence)
+    mark: Mark = "ok" if len(holding) == len(due) else "short" if len(failing) == len(due) else "part"
+    return Proof("claim", mark, f"{len(holding)} of {len(due)}", evidence)
+
+
+def name(claim: Claim, among: list[Claim]) -> str:
+    """What tells a claim from its neighbours: `Cora` of `Table 2, Cora`; with its metric where two stand in one place."""
+    places = [one.where for one in among]
+    parts = claim.where.split(", ")
+    where = ", ".join(parts[1:]) if len(parts) > 1 and len({place.split(", ")[0] for place in places}) == 1 else claim.where
+    twins = [one for one in among if one.where == claim.where]
+    return where if len(twins) == 1 else f"{where}, {claim.metric.rpartition('/')[2].replace('_', ' ')}"
