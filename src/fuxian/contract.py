@@ -213,6 +213,8 @@ class Stage:
             raise ContractError("a stage takes exactly one of epochs= and steps=")
         if self.data is None and self.epochs is not None:
             raise ContractError("a stage without data has no epochs: give steps=")
+        if self.data is None and self.accumulate > 1:
+            raise ContractError("a stage without data has nothing to accumulate")
         for name, least in dict(epochs=1, steps=0, batch=1, accumulate=1, evaluate_every=1).items():
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < least):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fuxian.contract import Batch, Metric, Objective, Split, defines
+from fuxian.contract import Metric, Objective, Split, defines
 from fuxian.errors import ContractError
 
 
@@ -30,7 +30,7 @@ def judging(*modules: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def batches(split: Split, size: int | None, device: torch.device | str | None = None) -> Iterator[Batch]:
+def batches(split: Split, size: int | None, device: torch.device | str | None = None) -> Iterator[Any]:
     """All examples of a split in order, `size` at a time, the last batch short; on `device`."""
     for start in range(0, len(split), size or max(1, len(split))):
         stop = min(start + (size or len(split)), len(split))
@@ -74,7 +74,7 @@ def measure(
     for name, count in rows.items():
         if count != len(split) or examples != len(split):
             raise ContractError(
-                f"{name} was measured on {min(count, examples):,} of {len(split):,} examples: evaluation counts each one once",
+                f"{name} was measured on {min(count, examples):,} of {len(split):,} examples; each counts once",
                 do="let `evaluate` yield one row for each example of the batch, in every batch",
             )
     if counts is not None:

@@ -20,7 +20,7 @@ class Watch:
         """A stage begins at `stage["step"]` (more than 0 after a resume) of `stage["steps"]`."""
 
     def stepped(self, step: int, losses: Mapping[str, float], rate: float, waited: float) -> None:
-        """`step` steps are done; `rate` in steps a second; `waited` is the share of time spent on data. Some 10 a second."""
+        """`step` steps are done, at `rate` a second; `waited` is the share of time spent on data. 10 calls a second."""
 
     def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
         """A validation after `step` steps."""

@@ -1,0 +1,75 @@
+"""Where a run computes: device, precision, threads, memory; and what is recorded of the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+from typing import Any
+
+import numpy as np
+import torch
+
+from fuxian import __version__
+from fuxian.contract import Sealed, Splits
+from fuxian.errors import WrongInput
+
+
+def pick_device(name: str | None) -> torch.device:
+    """The device of that name, or the best there is. Raises WrongInput for one that this machine does not have."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise WrongInput(f"--device {name}: there is no such device; use cpu, cuda, cuda:0, …") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise WrongInput(f"--device {name}: PyTorch {torch.__version__} sees no CUDA device. Leave it out to use the CPU")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise WrongInput(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise WrongInput(f"--device {name}: PyTorch {torch.__version__} sees no MPS device. Leave it out to use the CPU")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise WrongInput(f"--device {name}: Fuxian runs on cpu, cuda and mps")
+    return device
+
+
+def move(data: Splits | None, device: torch.device) -> None:
+    """Moves the splits that can be moved to the device; of the others each batch is moved."""
+    if data is None or device.type == "cpu":
+        return
+    for name in ("train", "val", "test"):
+        split = getattr(data, name)
+        inner: Any = split.split if isinstance(split, Sealed) else split
+        if hasattr(inner, "to"):
+            moved = inner.to(device)
+            setattr(data, name, Sealed(moved) if name == "test" else moved)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the highest: of the accelerator's tensors, or of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def versions() -> dict[str, str]:
+    return {
+        "fuxian": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
+    if device.type == "cuda":
+        found["accelerator"] = torch.cuda.get_device_name(device)
+    return found

@@ -1,0 +1,184 @@
+"""The run folder: one execution, in one place, held by one process at a time. Its files: docs/run-folder.md."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from fuxian.engine import state
+from fuxian.errors import ContractError, OutOfRoom, RunUnusable, WrongInput
+
+KEEP = 2  # checkpoints of the running stage
+
+
+def runs_folder() -> Path:
+    return Path(os.environ.get("FUXIAN_RUNS", "runs"))
+
+
+def new_folder(parent: Path, name: str | None) -> Path:
+    """Makes `parent/name`, or the next free `parent/<date>-<n>`. Raises WrongInput where the name is taken."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        if name is not None:
+            if not re.fullmatch(r"[\w][\w.+-]*", name):
+                raise WrongInput(f"--name {name!r} is no folder name; use letters, digits, '.', '_', '+' and '-'")
+            (parent / name).mkdir()
+            return parent / name
+        today = datetime.now().date().isoformat()
+        number = 1
+        while True:
+            try:
+                (parent / f"{today}-{number}").mkdir()
+                return parent / f"{today}-{number}"
+            except FileExistsError:
+                number += 1
+    except FileExistsError:
+        raise WrongInput(
+            f"{parent / (name or '')} exists already, and nothing is overwritten",
+            do=f"fuxian resume {parent / (name or '')}, or give another --name",
+        ) from None
+    except OSError as error:
+        raise OutOfRoom(
+            f"no run folder can be made: {error.strerror or error}",
+            where=str(parent),
+            do="make room or set FUXIAN_RUNS to a folder that can be written",
+        ) from error
+
+
+class RunFolder:
+    """Reads and writes one run's files. Open it (`with`) to work in it: then no other process can."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = FileLock(path / "lock")
+        self._log: Any = None
+
+    def __enter__(self) -> RunFolder:
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise RunUnusable(
+                f"{self.path} is in use by another process", do="wait for it, or start a run of your own"
+            ) from None
+        except OSError as error:
+            raise OutOfRoom(f"{self.path} cannot be written: {error.strerror or error}") from error
+        self._log = (self.path / "metrics.jsonl").open("ab")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._log.close()
+        self._lock.release()
+
+    # ── run.json, result.json ───────────────────────────────────────────────────────────────────────────────────────
+
+    def read_info(self) -> dict[str, Any]:
+        try:
+            info = json.loads((self.path / "run.json").read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise WrongInput(
+                f"{self.path} is no run folder: it has no run.json", do="the runs there are: ls runs/*"
+            ) from None
+        except ValueError as error:
+            raise RunUnusable(f"{self.path / 'run.json'} is damaged: {error}") from None
+        state.refuse_newer(info.get("format"), self.path)
+        return info
+
+    def write_info(self, info: Mapping[str, Any]) -> None:
+        state.write_text(self.path / "run.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+
+    def write_result(self, metrics: Mapping[str, float], counts: Mapping[str, float], stages: Mapping[str, Any]) -> None:
+        result = {"metrics": clean(metrics), "counts": clean(counts), "stages": stages}
+        state.write_text(self.path / "result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+
+    # ── metrics.jsonl ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def log(self, stage: str, step: int, values: Mapping[str, float]) -> None:
+        line = {"stage": stage, "step": step, **clean(values)}
+        self._log.write((json.dumps(line, allow_nan=False) + "\n").encode())
+        self._log.flush()
+
+    def log_length(self) -> int:
+        """Bytes of the log, once the disk has them: a checkpoint names it, and a resume cuts the log there."""
+        os.fsync(self._log.fileno())
+        return self._log.tell()
+
+    def cut_log(self, length: int) -> None:
+        there = (self.path / "metrics.jsonl").stat().st_size
+        if there < length:
+            raise RunUnusable(f"{self.path / 'metrics.jsonl'} is truncated: {there:,} bytes of {length:,}")
+        self._log.truncate(length)
+        self._log.seek(length)
+
+    # ── checkpoints ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def save(self, stage: str, step: int, tree: dict[str, Any]) -> Path:
+        path = self.path / "checkpoints" / f"{stage}-{step:06d}"
+        state.write(path, tree)
+        for old in self._steps(stage)[KEEP:]:
+            shutil.rmtree(old)
+        return path
+
+    def newest(self, stage: str) -> tuple[dict[str, Any] | None, list[str]]:
+        """The newest good checkpoint of a stage, or None; and what was wrong with each newer one."""
+        damaged = []
+        for path in self._steps(stage):
+            try:
+                return state.read(path), damaged
+            except state.Damaged as error:
+                damaged.append(f"checkpoint {path.name} is damaged: {error}")
+        return None, damaged
+
+    def newest_path(self, stage: str) -> Path | None:
+        return next(iter(self._steps(stage)), None)
+
+    def finish(self, stage: str, tree: dict[str, Any]) -> None:
+        state.write(self.path / "checkpoints" / f"{stage}-done", tree)
+        for old in self._steps(stage):
+            shutil.rmtree(old)
+
+    def finished(self, stage: str) -> tuple[dict[str, Any] | None, list[str]]:
+        """What `finish` wrote, or None; and what was wrong with it."""
+        path = self.path / "checkpoints" / f"{stage}-done"
+        if not path.exists():
+            return None, []
+        try:
+            return state.read(path), []
+        except state.Damaged as error:
+            return None, [f"checkpoint {path.name} is damaged: {error}"]
+
+    def forget_after(self, stages: list[str]) -> None:
+        """Drops the checkpoints of all other stages: they are still to come, and will be trained to the same bits."""
+        folder = self.path / "checkpoints"
+        for path in folder.iterdir() if folder.is_dir() else ():
+            if path.name.rpartition("-")[0] not in stages:
+                shutil.rmtree(path)
+
+    def _steps(self, stage: str) -> list[Path]:
+        """Checkpoints of a running stage, the newest first."""
+        found = (self.path / "checkpoints").glob(f"{stage}-*")
+        named = [(int(p.name.rpartition("-")[2]), p) for p in found if re.fullmatch(rf"{re.escape(stage)}-\d+", p.name)]
+        return [path for _, path in sorted(named, reverse=True)]
+
+
+def check_stage_name(name: str, earlier: list[str]) -> str:
+    """The name of a stage in files: `train` where it has none. Raises ContractError where it is taken."""
+    name = name or "train"
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name) or name.endswith("-done"):
+        raise ContractError(f"{name!r} is no name for a stage; use small letters, digits and '-'")
+    if name in earlier:
+        raise ContractError(f"two stages are named {name}", do="give each stage of a recipe a name= of its own")
+    return name
+
+
+def clean(values: Mapping[str, float]) -> dict[str, float | None]:
+    """JSON has no NaN and no infinity: null stands for them."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -1,0 +1,99 @@
+"""How a stage is judged: on `val` while it trains, on `test` once at its end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from fuxian import figures
+from fuxian.contract import Sealed, defines
+from fuxian.engine import seeds
+from fuxian.engine.running import Running
+from fuxian.engine.signals import Signals
+from fuxian.engine.watch import Watch
+from fuxian.errors import ContractError
+from fuxian.evaluation import judging, measure
+from fuxian.optim import signed
+
+Result = dict[str, float]
+
+
+def due(running: Running) -> bool:
+    """Whether this step is to be validated and is not yet."""
+    at = running.step % running.evaluate_every == 0 or running.step == running.last
+    return running.validates and running.step > running.evaluated and at
+
+
+def validate(running: Running, signals: Signals, watch: Watch) -> None:
+    """One row of history: the weights as they would be judged now. Keeps them if they are the best so far."""
+    assert running.data is not None
+    with running.judged():
+        with signals.at_once():
+            row = measured(running, running.data.val, {})
+        if running.stage.select is not None:
+            name, sign = signed(running.stage.select)
+            if name not in row:
+                raise ContractError(f"select={running.stage.select!r}, and the validation measures {', '.join(row)}")
+            if running.best is None or sign * row[name] > sign * running.best["row"][name]:
+                weights = {n: t.detach().clone() for n, t in running.tensors(frozen=False).items()}
+                running.best = {"row": row, "step": running.step, "weights": weights}
+    running.flush()
+    running.history.append(row)
+    running.evaluated = running.step
+    named = {f"val/{name}": value for name, value in row.items()}
+    running.folder.log(running.name, running.step, named)
+    watch.evaluated(running.step, named)
+
+
+def stopping(running: Running) -> bool:
+    """What the stage's own rule says of its history. Asked again after a resume: the rule is a pure function."""
+    stop = running.stage.stop
+    return stop is not None and running.evaluated == running.step > 0 and bool(stop(running.history))
+
+
+def final(running: Running, signals: Signals) -> tuple[Result, dict[str, float]]:
+    """Metrics of the judged weights, and what each stands on: `val/…`, and `test/…` or, where there is no test, `train/…`."""
+    data = running.data
+    if data is None or not defines(running.objective, "evaluate"):
+        return {}, {}
+    result: Result = {}
+    counts: dict[str, float] = {}
+    splits = {"val": data.val, "test": data.test} if data.test is not None else {"val": data.val, "train": data.train}
+    with signals.at_once():
+        for name, split in splits.items():
+            if split is not None:
+                stands_on: dict[str, float] = {}
+                result |= {f"{name}/{key}": value for key, value in measured(running, split, stands_on).items()}
+                counts |= {f"{name}/{key}": value for key, value in stands_on.items()}
+    return result, counts
+
+
+def measured(running: Running, split: Any, counts: dict[str, float]) -> Result:
+    seeds.seed_all(running.stream("evaluate"))
+    with running.autocast():
+        return measure(running.model, running.objective, split, running.stage.batch, counts=counts)
+
+
+def draw(running: Running, split: Any) -> None:
+    """Saves the objective's pictures of a split."""
+    seeds.seed_all(running.stream("pictures"))
+    with judging(running.model, running.objective):
+        for name, figure in running.objective.pictures(running.model, split).items():
+            figures.save(figure, running.folder.path / "pictures" / f"{running.name}-{name}")
+
+
+def lock(running: Running, locked: bool) -> None:
+    """While the stage trains its test split cannot be read, by whoever holds it."""
+    if running.data is not None and isinstance(running.data.test, Sealed):
+        running.data.test.locked = locked
+
+
+def train_mode(*modules: nn.Module) -> None:
+    """Training mode, but for frozen parts: a batch norm without a trainable weight keeps the statistics that it has."""
+    for module in modules:
+        module.train()
+        for part in module.modules():
+            weights = list(part.parameters())
+            if weights and not any(w.requires_grad for w in weights):
+                part.eval()

@@ -1,0 +1,442 @@
+"""Runs: start one, go on with one, load what came of it.
+
+>>> run = fuxian.run("gcn", hidden=32)      # doctest: +SKIP
+>>> run.metrics["test/accuracy"]            # doctest: +SKIP
+>>> model = fuxian.load(run).model          # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+from torch import nn
+
+from fuxian import catalog
+from fuxian.contract import Objective, Splits, Stage
+from fuxian.engine import judge, loop, state
+from fuxian.engine.device import machine, peak_memory, pick_device, versions
+from fuxian.engine.folder import RunFolder, new_folder, runs_folder
+from fuxian.engine.running import Running, Settings
+from fuxian.engine.signals import CODES, Signals, Stopped
+from fuxian.engine.watch import Watch
+from fuxian.errors import DataMissing, FuxianError, Interrupted, NotFinite, OutOfRoom, RunUnusable, WrongInput
+
+PRECISIONS = ("float32", "bf16")
+
+
+class Run:
+    """One execution, read from its folder.
+
+    folder    where it is
+    info      how it was made and how it stands: run.json
+    metrics   what it measured at the end, by name; empty until it is done
+    counts    how many examples (or what weight) each metric stands on
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder)
+        self.info = RunFolder(self.folder).read_info()
+        path = self.folder / "result.json"
+        result = json.loads(path.read_text()) if path.is_file() else {"metrics": {}, "counts": {}}
+        self.metrics: dict[str, float] = {n: math.nan if v is None else v for n, v in result["metrics"].items()}
+        self.counts: dict[str, float] = result["counts"]
+
+    def __repr__(self) -> str:
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        return f"Run({str(self.folder)!r}, {self.info['status']}{', ' if numbers else ''}{numbers})"
+
+
+@dataclass
+class Loaded:
+    """The last stage of a finished run, with the weights that were judged."""
+
+    model: nn.Module
+    objective: Objective
+    data: Splits | None  # None where the stage has none, or makes it on demand
+    stages: list[Stage]
+    knobs: dict[str, Any]
+
+
+def run(
+    method: str | Path,
+    *,
+    seed: int = 0,
+    quick: bool = False,
+    limit: int | None = None,
+    device: str | None = None,
+    precision: str = "float32",
+    compile: bool = False,
+    name: str | None = None,
+    watch: Watch | None = None,
+    command: str = "",
+    origin: str = "python",
+    save_seconds: float = 30.0,
+    parent: Path | None = None,
+    **knobs: Any,
+) -> Run:
+    """Runs a method (`"gcn"`) or a user's file (`"./mine.py"`) to its end, in a new folder.
+
+    `quick` takes the method's offline setting, `limit` at most so many steps a stage (schedules keep the full run's
+    total). Raises FuxianError: wrong knobs, missing data, a loss that is not finite, a signal.
+    """
+    entry = catalog.find(str(method))
+    resolved = entry.resolve(knobs, origin, quick)
+    if precision not in PRECISIONS:
+        raise WrongInput(f"--precision {precision}: it is float32 or bf16")
+    if limit is not None and limit < 1:
+        raise WrongInput(f"--limit {limit} is out of range; it is 1 or more steps")
+    where = pick_device(device)
+    recipe_of(entry)  # a file that cannot be used leaves no folder behind
+    family = f"{entry.family}.{entry.name}" if entry.module else entry.name
+    folder = RunFolder(new_folder(parent or runs_folder() / family, name))
+    commit, dirty = _commit()
+    info: dict[str, Any] = {
+        "format": state.FORMAT,
+        "method": entry.name,
+        "family": entry.family,
+        "file": None if entry.module else str(entry.path.resolve()),
+        "file_sha256": state.sha256(entry.path),
+        "knobs": {knob: {"value": _plain(value), "from": came} for knob, (value, came) in resolved.items()},
+        "seed": seed,
+        "quick": quick,
+        "limit": limit,
+        "device": str(where),
+        "precision": precision,
+        "compile": compile,
+        "threads": torch.get_num_threads(),
+        "command": command or _in_words(method, knobs, seed, quick, limit),
+        "created": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "commit": commit,
+        "dirty": dirty,
+        "versions": versions(),
+        "machine": machine(where),
+        "status": "running",
+        "stopped": None,
+        "stages": [],
+    }
+    if not entry.module:
+        shutil.copyfile(entry.path, folder.path / "method.py")
+    folder.write_info(info)
+    settings = Settings(seed, where, precision, compile, limit, save_seconds)
+    return _work(entry, folder, info, {n: value for n, (value, _) in resolved.items()}, settings, watch or Watch())
+
+
+def run_seeds(method: str | Path, seeds: Sequence[int], *, name: str | None = None, **options: Any) -> list[Run]:
+    """The same run with several seeds: `<name>/seed-0`, `seed-1`, … Options and knobs as in `run`."""
+    entry = catalog.find(str(method))
+    family = f"{entry.family}.{entry.name}" if entry.module else entry.name
+    folder = new_folder(runs_folder() / family, name)
+    if len(set(seeds)) < len(seeds):
+        raise WrongInput(f"--seeds {','.join(map(str, seeds))} names a seed twice")
+    saved = {"format": state.FORMAT, "method": str(method), "seeds": list(seeds), "options": _seed_options(options)}
+    state.write_text(folder / "seeds.json", json.dumps(saved, indent=1) + "\n")
+    return [run(method, seed=seed, name=f"seed-{seed}", parent=folder, **options) for seed in seeds]
+
+
+def resume(
+    folder: Path | str, *, watch: Watch | None = None, changed_code: bool = False, save_seconds: float = 30.0
+) -> list[Run]:
+    """Goes on where a run (or a folder of several seeds) stopped; on a CPU it ends with the same bits.
+
+    Raises RunUnusable where the method's file has changed since, unless `changed_code`.
+    """
+    path = Path(folder)
+    if (path / "seeds.json").is_file():
+        saved = json.loads((path / "seeds.json").read_text())
+        state.refuse_newer(saved["format"], path)
+        runs = []
+        for seed in saved["seeds"]:
+            if (path / f"seed-{seed}" / "run.json").is_file():
+                runs += resume(path / f"seed-{seed}", watch=watch, changed_code=changed_code, save_seconds=save_seconds)
+            else:
+                options = {**saved["options"], "watch": watch}
+                shutil.rmtree(path / f"seed-{seed}", ignore_errors=True)
+                runs.append(run(saved["method"], seed=seed, name=f"seed-{seed}", parent=path, **options))
+        return runs
+    there = RunFolder(path)
+    info = there.read_info()
+    if info["status"] == "done":
+        return [Run(path)]
+    entry = catalog.find(info["file"] or f"{info['family']}.{info['method']}")
+    if state.sha256(entry.path) != info["file_sha256"] and not changed_code:
+        raise RunUnusable(
+            f"{entry.path} has changed since this run began",
+            where=str(path),
+            do="put the file back, or start a new run; to go on all the same: fuxian resume --changed-code",
+        )
+    watch = watch or Watch()
+    if torch.get_num_threads() != info["threads"]:
+        torch.set_num_threads(info["threads"])  # sums split over threads round differently
+    if versions()["torch"] != info["versions"]["torch"]:
+        watch.note(f"this run began with torch {info['versions']['torch']}: the bits may differ")
+    device = pick_device(info["device"])
+    settings = Settings(info["seed"], device, info["precision"], info["compile"], info["limit"], save_seconds)
+    info |= {"status": "running", "stopped": None}
+    return [_work(entry, there, info, _knobs(entry, info), settings, watch)]
+
+
+def load(run: Run | Path | str) -> Loaded:
+    """The model of a finished run, with the weights that were judged. Raises WrongInput if it is not finished."""
+    run = run if isinstance(run, Run) else Run(run)
+    if run.info["status"] != "done":
+        raise WrongInput(f"{run.folder} is not finished", do=f"fuxian resume {run.folder}")
+    copy = run.folder / "method.py"
+    entry = catalog.find(str(copy) if copy.is_file() else f"{run.info['family']}.{run.info['method']}")
+    folder = RunFolder(run.folder)
+    device = pick_device(run.info["device"] if torch.cuda.is_available() else "cpu")
+    knobs = _knobs(entry, run.info)
+
+    def play(stage: Stage, name: str) -> judge.Result:
+        saved, damaged = folder.finished(name)
+        if saved is None:
+            raise RunUnusable(f"{run.folder}: " + (damaged or [f"stage {name} has no weights"])[0])
+        return _restore(stage, name, saved, device)
+
+    _, _, stages = loop.drive(recipe_of(entry)(**knobs), run.info["seed"], play)
+    last = stages[-1]
+    return Loaded(last.model, last.objective, last.data if isinstance(last.data, Splits) else None, stages, knobs)
+
+
+# ── the work ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _work(
+    entry: catalog.Entry, folder: RunFolder, info: dict[str, Any], knobs: dict[str, Any], settings: Settings, watch: Watch
+) -> Run:
+    with folder, _reported(entry, folder, info, knobs), Signals() as signals:
+        watch.started(folder.path, info)
+        folder.write_info(info)
+        played: list[str] = []
+        counts: dict[str, dict[str, float]] = {}
+        log_ends = 0  # where the log of the finished stages ends
+
+        def play(stage: Stage, name: str) -> judge.Result:
+            nonlocal log_ends
+            played.append(name)
+            saved, damaged = folder.finished(name)
+            if saved is None:
+                for message in damaged:
+                    watch.note(f"{message}; training the stage again from its beginning")
+                saved = _train_stage(Running(stage, name, folder, settings), info, log_ends, signals, watch)
+            else:
+                _restore(stage, name, saved, settings.device)
+            folder.forget_after(played) if damaged else None
+            log_ends = saved["log"]
+            counts[name] = saved["counts"]
+            record = next((r for r in info["stages"] if r["name"] == name), {"name": name})
+            watch.stage_ended(record, saved["metrics"])
+            return saved["metrics"]
+
+        results, own, stages = loop.drive(recipe_of(entry)(**knobs), settings.seed, play)
+        named = {stage.name: name for stage, name in zip(stages, results, strict=True) if stage.name}
+        flat = {f"{stage}/{key}": value for stage, name in named.items() for key, value in results[name].items()}
+        flat_counts = {f"{stage}/{key}": value for stage, name in named.items() for key, value in counts[name].items()}
+        last = list(results)[-1]
+        metrics = {**flat, **results[last], **own}
+        folder.write_result(metrics, {**flat_counts, **counts[last]}, results)
+        info["status"] = "done"
+        folder.write_info(info)
+        watch.ended(folder.path, info, metrics)
+    return Run(folder.path)
+
+
+def _train_stage(running: Running, info: dict[str, Any], log_began: int, signals: Signals, watch: Watch) -> dict[str, Any]:
+    """Trains, judges and draws a stage, and writes what it came to."""
+    folder, name = running.folder, running.name
+    saved, damaged = folder.newest(name)
+    for message in damaged:
+        instead = f"step {saved['step']:,}" if saved else "the stage's beginning"
+        watch.note(f"{message}; using {instead} instead")
+    if saved is not None:
+        running.load(saved)
+    else:
+        folder.cut_log(log_began)
+    record = _stage_record(running, next((r for r in info["stages"] if r["name"] == name), {}))
+    info["stages"] = [r for r in info["stages"] if r["name"] != name] + [record]
+    folder.write_info(info)
+    watch.stage_started(record)
+    before = record["seconds"], record["waited_seconds"]
+    began = perf_counter()
+    try:
+        loop.train(running, signals, watch)
+        running.settle()
+        metrics, counts = judge.final(running, signals)
+        judge.draw(running, _judged_split(running))
+    except Stopped:
+        path = folder.newest_path(name)
+        raise Interrupted(
+            f"stopped by {signals.asked} at stage {name}, step {running.step:,} of {running.last:,}",
+            CODES[signals.asked],
+            saved=f"{path}, verified" if path else "",
+            do=f"fuxian resume {shlex.quote(str(folder.path))}     ends with the same bits",
+        ) from None
+    finally:
+        record["step"] = running.step
+        record["seconds"] = before[0] + perf_counter() - began
+        record["waited_seconds"] = before[1] + running.waited
+        record["peak_memory_bytes"] = peak_memory(running.settings.device)
+    record["best_step"] = running.best["step"] if running.best else None
+    record["stopped_early"] = running.step < running.last
+    tree = {
+        "metrics": metrics,
+        "counts": counts,
+        "history": running.history,
+        "log": folder.log_length(),
+        "tensors": running.tensors(frozen=True),
+    }
+    folder.finish(name, tree)
+    folder.write_info(info)
+    return tree
+
+
+def _judged_split(running: Running) -> Any:
+    data = running.data
+    return None if data is None else data.test or data.val or data.train
+
+
+def _restore(stage: Stage, name: str, saved: dict[str, Any], device: torch.device) -> judge.Result:
+    stage.model.to(device)
+    stage.objective.to(device)
+    live = state.tensors_of(("", stage.model), ("objective.", stage.objective), frozen=True)
+    state.copy_into(live, saved["tensors"], f"weights of stage {name}")
+    return saved["metrics"]
+
+
+def _stage_record(running: Running, before: Mapping[str, Any]) -> dict[str, Any]:
+    data, stage = running.data, running.stage
+    return {
+        "name": running.name,
+        "data": data.name if data else None,
+        **{
+            part: len(split) if data and (split := getattr(data, part)) is not None else None
+            for part in ("train", "val", "test")
+        },
+        "hashes": data.hashes if data else {},
+        "parameters": sum(p.numel() for p in running.model.parameters()),
+        "trainable": sum(p.numel() for p in running.model.parameters() if p.requires_grad),
+        "players": {name: sum(w.numel() for w in player.weights) for name, player in running.players.items()},
+        "objective": type(running.objective).__name__,
+        "batch": stage.batch,
+        "select": stage.select,
+        "step": running.step,
+        "steps": running.last,
+        "full_steps": running.total,
+        "epochs": stage.epochs,
+        "best_step": None,
+        "stopped_early": False,
+        "seconds": before.get("seconds", 0.0),
+        "waited_seconds": before.get("waited_seconds", 0.0),
+        "peak_memory_bytes": None,
+    }
+
+
+@contextmanager
+def _reported(entry: catalog.Entry, folder: RunFolder, info: dict[str, Any], knobs: Mapping[str, Any]) -> Iterator[None]:
+    """Writes into run.json why a run ended before its end, and adds to the error what the user can do about it."""
+
+    def record(reason: str, error: BaseException, status: str = "failed") -> None:
+        stage = info["stages"][-1] if info["stages"] else {}
+        info["status"] = status
+        info["stopped"] = {
+            "reason": reason,
+            "message": str(error),
+            "stage": stage.get("name"),
+            "step": stage.get("step"),
+        }
+        with suppress(OutOfRoom):  # where the disk is full, that is the error that the user sees
+            folder.write_info(info)
+
+    try:
+        yield
+    except Interrupted as error:
+        record({code: name for name, code in CODES.items()}[error.code], error, "stopped")
+        raise
+    except NotFinite as error:
+        rates = [(knob, value) for knob, value in knobs.items() if knob == "lr" or knob.startswith("lr_")]
+        if rates:
+            defaults = {knob.name: knob.default for knob in entry.knobs}
+            name, value = rates[0]
+            error.lines["do"] = (
+                f"lower --{name.replace('_', '-')} (it is {value:g}; the default is {defaults[name]:g}), then run again"
+            )
+        record("not finite", error)
+        raise
+    except FuxianError as error:
+        record({OutOfRoom: "no space", DataMissing: "no data"}.get(type(error), "error"), error)
+        raise
+    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        if isinstance(error, RuntimeError) and not any(sign in text for sign in ("out of memory", "allocate memory")):
+            record("error", error)
+            raise
+        record("out of memory", error)
+        smaller = [f"--{knob}" for knob in ("batch", "hidden", "width", "depth", "heads") if knob in knobs][:2]
+        raise OutOfRoom(
+            "out of memory",
+            where=f"{folder.path}",
+            do=f"make it smaller with {', '.join([*smaller, '--precision bf16'])}",
+        ) from error
+    except BaseException as error:
+        record("error", error)
+        raise
+
+
+# ── small things ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def recipe_of(entry: catalog.Entry) -> Any:
+    """The recipe of a method, imported."""
+    return entry.load().recipe
+
+
+def _knobs(entry: catalog.Entry, info: Mapping[str, Any]) -> dict[str, Any]:
+    """The knobs of a run that was made before, with the types that the recipe wants."""
+    given = {name: entry_value["value"] for name, entry_value in info["knobs"].items()}
+    return {name: value for name, (value, _) in entry.resolve(given, "python", False).items()}
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+
+
+def _seed_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in options.items() if name not in ("watch", "parent")}
+
+
+def _in_words(method: str | Path, knobs: Mapping[str, Any], seed: int, quick: bool, limit: int | None) -> str:
+    """The command line that does the same."""
+    words = ["fuxian", "run", str(method)] + ["--quick"] * quick
+    words += [word for name, value in knobs.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    words += ["--seed", str(seed)] * bool(seed) + (["--limit", str(limit)] if limit is not None else [])
+    return shlex.join(words)
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    """The commit of Fuxian's own checkout, and whether it has changes; None outside of one."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(here), *words], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        tracked = git("ls-files", "--error-unmatch", Path(__file__).name)
+        return (git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno"))) if tracked else (None, None)
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+if sys.platform == "win32":  # pragma: no cover
+    raise ImportError("Fuxian needs a POSIX system; on Windows use WSL")

@@ -1,0 +1,59 @@
+"""Classification: cross-entropy to learn by, error and accuracy to be judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fuxian import figures
+from fuxian.contract import Objective
+from fuxian.evaluation import batches
+
+
+class Classification(Objective):
+    """Cross-entropy of `model(image)`, logits (batch, classes), against `label`. `names` are the classes, for pictures."""
+
+    def __init__(self, names: tuple[str, ...] = ()) -> None:
+        self.names = names
+
+    def inputs(self, batch: Any) -> tuple[Tensor, ...]:
+        return (batch.image,)
+
+    def losses(self, model: Any, batch: Any) -> Iterator[tuple[str, Tensor]]:
+        yield "model", F.cross_entropy(model(*self.inputs(batch)), batch.label)
+
+    def evaluate(self, model: Any, batch: Any) -> Iterator[tuple[str, Tensor]]:
+        logits = model(*self.inputs(batch))
+        right = logits.argmax(1) == batch.label
+        yield "loss", F.cross_entropy(logits, batch.label, reduction="none")
+        yield "accuracy", right.float()
+        yield "error", (~right).float()
+
+    def pictures(self, model: Any, split: Any) -> dict[str, Any]:
+        """The confusion matrix, and the first examples that the model gets wrong."""
+        true, predicted, wrong = [], [], []
+        for batch in batches(split, 1000, next(model.parameters()).device):
+            guess = model(*self.inputs(batch)).argmax(1)
+            true.append(batch.label)
+            predicted.append(guess)
+            wrong += list(
+                zip(*(column[guess != batch.label].cpu() for column in (batch.image, batch.label, guess)), strict=True)
+            )
+        classes = len(self.names)
+        matrix = torch.bincount(torch.cat(true) * classes + torch.cat(predicted), minlength=classes**2).view(
+            classes, classes
+        )
+        drawn: dict[str, Any] = {"confusion": figures.confusion(matrix, self.names)}
+        if wrong:
+            images, labels, guesses = zip(*wrong[:24], strict=True)
+            low, high = torch.stack(images).aminmax()
+            drawn["mistakes"] = figures.labelled_images(
+                (torch.stack(images) - low) / (high - low),
+                [f"{self.names[t]}, read as {self.names[p]}" for t, p in zip(labels, guesses, strict=True)],
+                columns=6,
+            )
+        return drawn
