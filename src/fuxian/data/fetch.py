@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import requests
 from filelock import FileLock
+from urllib3.exceptions import HTTPError
 
 from fuxian.errors import DataMissing, OutOfRoom
 
@@ -118,9 +119,10 @@ def _receive(
 ) -> None:
     """Appends bytes `begin` to `size` to `part`; what came before a failure stays there."""
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={begin}-"} if begin else {})
-    done = begin
+    done, answered = begin, False
     try:
         with requests.get(url, headers=headers, stream=True, timeout=(limits.connect, limits.read)) as answer:
+            answered = True
             if answer.status_code == 416:  # nothing at this offset: the part is of another file
                 part.unlink(missing_ok=True)
                 raise _Failed("{host} has a shorter file than the published one")
@@ -131,8 +133,10 @@ def _receive(
                 part.unlink(missing_ok=True)
                 raise _Failed("{host} sent another range than asked for")
             done = begin if answer.status_code == 206 else 0  # 200: the server ignores ranges
+            # read1 hands over what has come: read waits for a whole chunk, and drops it when the connection breaks.
+            receive = getattr(answer.raw, "read1", answer.raw.read)  # urllib3 1 has no read1
             with part.open("ab" if done else "wb") as file:
-                for chunk in answer.iter_content(_CHUNK):
+                while chunk := receive(_CHUNK):
                     done += len(chunk)
                     if done > size:
                         break
@@ -141,10 +145,10 @@ def _receive(
                         progress(done, size)
                 file.flush()
                 os.fsync(file.fileno())
-    except requests.RequestException as error:
-        if done != size:  # a wrong Content-Length behind a whole file is no failure
-            stopped = f"{{host}} stopped after {done:,} of {size:,} bytes" if done > begin else "no answer from {host}"
-            raise _Failed(stopped, again=not isinstance(error, requests.exceptions.InvalidURL)) from None
+    except (requests.RequestException, HTTPError):
+        if not answered:
+            raise _Failed("no answer from {host}") from None
+        # else judged by what has come: behind a whole file a wrong Content-Length is no failure
     if done > size:
         part.unlink(missing_ok=True)
         raise _Failed("{host} sent a longer file than the published one", again=False)
