@@ -221,18 +221,20 @@ class Entry:
 
 
 def _install(package: str) -> str:
-    """The command that installs a package, by the extra that holds it if there is one."""
+    """The command that installs a package: by the smallest extra that holds it, if one does."""
     from importlib.metadata import PackageNotFoundError, requires
 
     try:
         needed = requires("fuxian") or []
     except PackageNotFoundError:  # run from a source tree that is not installed
         needed = []
+    extras: dict[str, set[str]] = {}
     for line in needed:
         name, extra = re.match(r"[\w.-]+", line), re.search(r"extra == ['\"]([\w-]+)['\"]", line)
-        if name and extra and name[0].replace("-", "_").lower() == package.lower():
-            return f'pip install "fuxian[{extra[1]}]"'
-    return f"pip install {package}"
+        if name and extra:
+            extras.setdefault(extra[1], set()).add(name[0].replace("-", "_").lower())
+    holding = [extra for extra, packages in extras.items() if package.lower() in packages]
+    return f'pip install "fuxian[{min(holding, key=lambda e: len(extras[e]))}]"' if holding else f"pip install {package}"
 
 
 def _load_file(path: Path) -> ModuleType:

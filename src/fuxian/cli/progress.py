@@ -79,6 +79,8 @@ class Progress(Watch):
         self.step = stage["step"]
         if self.live:
             self._draw(done=True)
+        else:
+            self._line(done=True)
         self._hide()
         if stage.get("stopped_early"):
             self.terminal.say(f"{stage['name']}  stopped early by its rule, at step {self.step:,} of {self.total:,}")
@@ -146,12 +148,14 @@ class Progress(Watch):
         )
         self.live.update(row, refresh=True)
 
-    def _line(self) -> None:
+    def _line(self, done: bool = False) -> None:
+        if self.brief:
+            return
         self.last_line = time.monotonic()
-        found = [f"val/{name} {measured(name, [value])}" for name, value in self.found.items()]
+        found = [f"{name} {measured(name, [value])}" for name, value in self.found.items()]
         name = [self.stage["name"]] if self.stage["name"] != "train" else []
         seed = [f"seed {self.info['seed']}"] if self.runs > 1 else []
-        self.terminal.say("  ".join([*seed, *name, *self._numbers(), *found[:2]]))
+        self.terminal.say("  ".join([*seed, *name, *self._numbers(done), *found[:2]]))
 
     def _hide(self) -> None:
         """Leaves the bar where it is and gives the cursor back."""
