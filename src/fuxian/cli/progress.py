@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fuxian.cli.terminal import MARKS, Terminal, loss, measured, shown
 from fuxian.engine.watch import Watch
-from fuxian.report.numbers import THIN, duration, rate
+from fuxian.report.numbers import THIN, duration, plural, rate
 
 BAR = 24  # cells at most
 QUIET = 10.0  # seconds without a line after which an evaluation gets one
@@ -33,6 +33,7 @@ class Progress(Watch):
         self.run = 0
         self.stage: Mapping[str, Any] = {}
         self.told = ""  # of the data, once
+        self.drawn = 0.0  # when the bar was
 
     def __enter__(self) -> Progress:
         return self
@@ -102,7 +103,11 @@ class Progress(Watch):
         if self.brief or told == self.told:
             return
         first, self.told = not self.told, told
-        where = [info["device"], info["precision"], *([f"{info['threads']} threads"] if info["device"] == "cpu" else [])]
+        where = [
+            info["device"],
+            info["precision"],
+            *([plural(info["threads"], "thread")] if info["device"] == "cpu" else []),
+        ]
         seed = f"seed {info['seed']}" if self.runs == 1 else f"{self.runs} seeds"
         size = f"{stage['parameters']:,} parameters"
         place = shown(self.folder if self.runs == 1 else self.folder.parent)
@@ -121,7 +126,8 @@ class Progress(Watch):
 
     def _numbers(self, done: bool = False) -> list[str]:
         left = (self.total - self.step) / self.rate if self.rate else 0
-        when = f"in {duration(time.monotonic() - self.began)}" if done else f"{duration(left)} left" if self.rate else ""
+        until = f"{duration(left) if left >= 60 else f'{round(left)} s'} left"
+        when = f"in {duration(time.monotonic() - self.began)}" if done else until if round(left) else ""
         losses = [f"{name.removesuffix('/loss')} {loss(value)}" for name, value in self.losses.items()]
         return [
             f"step {self.step:,}/{self.total:,}",
@@ -131,7 +137,11 @@ class Progress(Watch):
         ]
 
     def _draw(self, done: bool = False) -> None:
+        """Draws the bar, some 10 times a second at most: a full batch may be stepped and judged in a millisecond."""
         assert self.live is not None
+        if not done and self.drawn > time.monotonic() - 0.1:
+            return
+        self.drawn = time.monotonic()
         share = self.step / self.total if self.total else 1.0
         name = self.stage["name"] if self.runs == 1 else f"{self.run}/{self.runs} {self.stage['name']}"
         numbers = [f"{100 * share:3.0f} %", *self._numbers(done), f"waited {100 * self.waited:.0f} %"]
@@ -142,10 +152,9 @@ class Progress(Watch):
             numbers.pop()
         text = "  ".join(numbers).replace(THIN, " ")
         room = max(4, min(BAR, width - len(name) - len(text) - 4))
+        bar = ProgressBar(max(1, self.total), self.step if self.total else 1, width=room, complete_style="blue")
         row = Table.grid(padding=(0, 2, 0, 0))
-        row.add_row(
-            Text(name), ProgressBar(total=max(1, self.total), completed=self.step, width=room), Text(text, no_wrap=True)
-        )
+        row.add_row(Text(name), bar, Text(text, no_wrap=True))
         self.live.update(row, refresh=True)
 
     def _line(self, done: bool = False) -> None:

@@ -216,14 +216,15 @@ def _tell(
     if terminal.console.is_terminal:
         terminal.say()
     terminal.say(_verdict_line(runs[0].info, judged))
-    stages = {stage["name"] for stage in runs[0].info["stages"]}
-    for name in (name for name in values if name.partition("/")[0] not in stages):
+    for name in _telling_names(runs[0], judged):
         claims = [one.claim for one in judged if one.claim.metric == name]
         count = runs[0].counts.get(name)
         scaled = scale(name, values[name], count=count, literals=[n for c in claims for n in (c.value, c.tolerance)])
         spread = stdev(values[name]) if len(runs) > 1 else nan
         ours = scaled.with_unit(scaled.spread(fmean(values[name]), spread))
-        beside = [f"over {count:,.0f}"] * bool(count) + [plural(len(runs), "seed")] * (len(runs) > 1)
+        of_split = runs[0].info["stages"][-1].get(name.partition("/")[0])
+        over = plural(of_split, "example") if count == of_split else f"over {count:,.0f}" if count else ""
+        beside = [over] * bool(count) + [plural(len(runs), "seed")] * (len(runs) > 1)
         terminal.say(f"  {name:<18} {ours:<15} {', '.join(beside)}".rstrip())
         for claim in claims:
             tolerance = f"{claim.where}; tolerance ± {scaled.value(claim.tolerance)} over {plural(claim.seeds, 'seed')}"
@@ -234,6 +235,17 @@ def _tell(
         terminal.say(f"  {'for a verdict':<18} {again}")
     if terminal.console.is_terminal:
         terminal.say()
+
+
+def _telling_names(run: Run, judged: Sequence[Verdict]) -> list[str]:
+    """The metrics that are printed (the record and the page have all): of the test split where there is one."""
+    stages = {stage["name"] for stage in run.info["stages"]}
+    names = [name for name in run.metrics if name.partition("/")[0] not in stages]
+    for part in ("test/", "val/", "train/"):
+        if any(name.startswith(part) for name in names):
+            claimed = {one.claim.metric for one in judged}
+            return [n for n in names if "/" not in n or n.startswith(part) or n in claimed]
+    return names
 
 
 def _differing(entry: Entry, run: Run) -> dict[str, str]:
