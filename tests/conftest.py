@@ -1,0 +1,30 @@
+"""What all tests share: where the records of `make prove` go, and quiet threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from fuxian import catalog
+
+torch.set_num_threads(1)  # the tests run two at a time on two cores; bits depend on the number of threads
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--prove", action="store_true", help="write what the proofs measured to results/proof/")
+
+
+@pytest.fixture
+def prove(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """`prove("gcn", "parity", reference=…, outputs=…)`: recorded under --prove, once the test's own asserts have passed."""
+
+    def write(method: str, kind: str, **facts: Any) -> None:
+        if request.config.getoption("--prove"):
+            from fuxian.proof.record import record
+
+            record(catalog.find(method).path, kind, {**facts, "tests": [request.node.nodeid]})
+
+    return write
