@@ -182,8 +182,10 @@ def test_a_length_that_is_too_long_does_no_harm(server, to):
     ],
 )
 def test_a_bad_server_is_named_and_the_next_mirror_asked(server, to, how, message, requests):
+    start = time.monotonic()
     with pytest.raises(NotFetched, match=message):
         get(server, to, how)
+    assert time.monotonic() - start < 3  # a server that stalls is left after limits.read
     assert not to.exists()
     assert len(server.log) == requests
     get(server, to, how, "good")
