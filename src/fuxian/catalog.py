@@ -184,8 +184,8 @@ class Entry:
             if knob.name == name:
                 return knob
         written = (lambda n: n) if origin == "python" else (lambda n: "--" + n.replace("_", "-"))
-        defaults = {written(knob.name): f" (default {_text(knob.default)})" for knob in self.knobs}
-        defaults |= dict.fromkeys(others, "")
+        defaults = dict.fromkeys(others, "")
+        defaults |= {written(knob.name): f" (default {_text(knob.default)})" for knob in self.knobs}
         near = nearest(written(name), defaults, "{}")
         hint = f"; the nearest is {near}{defaults[near]}" if near else ""
         raise WrongInput(f"{self.called} has no knob {written(name)}{hint}. All: fuxian info {self.called}")

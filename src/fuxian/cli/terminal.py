@@ -78,9 +78,11 @@ class Terminal:
         if self.wants_json:
             self.json({"error": error.message, "code": code, **error.lines})
             return code
-        stopped = isinstance(error, Interrupted) or code == 130
-        failed = isinstance(error, NotFinite | CheckFailed)
-        mark = f"{MARKS['stopped']} " if stopped else f"{MARKS['short']} " if failed else "fuxian: "
+        mark = "fuxian: "
+        if isinstance(error, Interrupted) or code == 130:
+            mark = f"{MARKS['stopped']} "
+        elif isinstance(error, NotFinite | CheckFailed):
+            mark = f"{MARKS['short']} {'stopped: ' if isinstance(error, NotFinite) else ''}"
         lines = [f"  {name:<6} {text.replace(chr(10), chr(10) + ' ' * 9)}" for name, text in error.lines.items()]
         _console(stderr=True).print(coloured("\n".join([mark + error.message, *lines])), soft_wrap=True)
         return code
