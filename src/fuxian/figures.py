@@ -60,7 +60,7 @@ _STYLE: dict[Any, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # ships with matplotlib: the same metrics everywhere; the page sets its own
     "font.monospace": ["DejaVu Sans Mono"],
-    "font.size": 11,
+    "font.size": 12,  # 9 pixels where a figure is shown on a narrow screen
     "grid.color": PALETTE["rule"],
     "grid.linewidth": 0.8,
     "lines.linewidth": 2,
@@ -152,7 +152,7 @@ def confusion(matrix: Tensor | np.ndarray, names: Sequence[str]) -> Figure:
     full = names if short is names else [f"{i + 1}  {name}" for i, name in enumerate(names)]
     with mpl.rc_context(_STYLE):
         drawing, axes = figure(height=max(120, 24 * n + 40))
-        size = min(11.0, 230 / n)
+        size = min(12.0, 250 / n)
         for row in range(n):
             for column in range(n):
                 share = shares[row, column]
@@ -169,7 +169,7 @@ def confusion(matrix: Tensor | np.ndarray, names: Sequence[str]) -> Figure:
         axes.set(xlim=(0, n + 1), ylim=(n, 0))
         axes.set_xticks(np.arange(n) + 0.47, short, fontsize=size)
         axes.set_yticks(np.arange(n) + 0.5, full, fontsize=size)
-        axes.set_title("true down, predicted across", loc="left", fontsize=11, color=PALETTE["soft"], pad=24)
+        axes.set_title("true down, predicted across", loc="left", fontsize=12, color=PALETTE["soft"], pad=24)
         axes.xaxis.tick_top()
         axes.tick_params(length=0)
         axes.grid(False)
@@ -177,7 +177,7 @@ def confusion(matrix: Tensor | np.ndarray, names: Sequence[str]) -> Figure:
     return drawing
 
 
-def passages(texts: Mapping[str, str], *, columns: int = 62) -> Figure:
+def passages(texts: Mapping[str, str], *, columns: int = 58) -> Figure:
     """Samples of text in a fixed-width face, each under its name (the prompt, the temperature), wrapped at `columns`."""
     rows: list[tuple[str, bool]] = []
     for name, text in texts.items():
@@ -281,7 +281,7 @@ def _dots(points: np.ndarray, colour: str, cap: Literal["round", "projecting"]) 
 
 
 def _name_axes(axes: Axes, x: str, y: str) -> None:
-    axes.set_title(y, loc="left", fontsize=11, color=PALETTE["soft"])
+    axes.set_title(y, loc="left", fontsize=12, color=PALETTE["soft"])
     axes.set_xlabel(x, loc="right")
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 

@@ -67,7 +67,7 @@ def _measured(kind: str, facts: Mapping[str, Any] | None, today: str) -> Proof:
     if facts is None:
         return Proof(kind, "none", "not yet", "not measured")
     if facts["method_sha256"] != today:
-        return Proof(kind, "none", "not yet", "measured on another version of the method’s file: make prove")
+        return Proof(kind, "none", "not yet", "measured on another version of the method’s file")
     if "reason" in facts:
         return Proof(kind, "none", "none", facts["reason"])
     return {"parity": _parity, "speed": _speed, "resume": _resume, "export": _export}[kind](facts)
@@ -119,7 +119,7 @@ def _claims(entry: Entry, today: str) -> Proof:
     evidence = "; ".join(f"{name(one.claim, entry.claims)} {sentence(one)}" for one in judged)
     old = [claim_record(entry.key, one.claim) for one in judged if one.values]
     if any(one and one["method_sha256"] != today for one in old):
-        evidence += f"; the file has changed since: fuxian verify {entry.name} --check"
+        evidence += "; the method’s file has changed since"
     due = [one for one in judged if one.mark != "scale"] or judged
     holding, failing = ([one for one in due if one.mark == mark] for mark in ("ok", "short"))
     if len(due) == 1 or not (holding or failing):

@@ -100,7 +100,7 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise WrongInput(f"{path} is no JSON: {error}", do="measure again: make prove, fuxian verify") from None
+        raise WrongInput(f"{path} is no JSON: {error}", do="take it away and measure again") from None
 
 
 def _change(path: Path, merge: Callable[[dict[str, Any]], dict[str, Any]]) -> Path:

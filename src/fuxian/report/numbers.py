@@ -89,7 +89,7 @@ class Scale:
 
     def spread(self, mean: float, std: float) -> str:
         """`81.6 ± 0.6`, or the mean alone where there is no spread."""
-        return self.value(mean) + (f" ± {self.value(std)}" if isfinite(std) else "")
+        return self.value(mean) + (f" ± {self.value(std) if std else 0}" if isfinite(std) else "")
 
     def with_unit(self, text: str) -> str:
         return text + (THIN + self.unit if self.unit else "")

@@ -75,7 +75,7 @@ def strip(
         shown += [paper - tolerance, paper + tolerance]
     low, high = min(shown), max(shown)
     room = 0.14 * (high - low) or 0.1 * abs(paper) or 1.0
-    low, high = low - room, high + room
+    low, high = low - room, high + 2.5 * room  # more on the right, where the words stand
     if not values:
         low, high = min(0.0, 2 * paper), max(0.0, 2 * paper) or 1.0
     marks = ticks(low, high, 5)
@@ -98,8 +98,10 @@ def strip(
         words = f"tolerance ± {write(tolerance)}"
         if right + 6 + len(words) * 6.5 < 425:
             parts.append(_text(right + 6, 54, words, "t"))
-        else:
+        elif left - 6 > len(words) * 6.5:
             parts.append(_text(left - 6, 54, words, "t", "end"))
+        else:
+            parts.append(_text(right - 6, 40, words, "t", "end"))
     if reference is not None:
         at, words = x(reference), f"authors’ code {write(reference)}"
         parts.append(f'<path class="a" stroke-dasharray="2 2.5" d="M{at:.1f} 30V{base}"/>')
@@ -163,7 +165,7 @@ def curves(label: str, quantity: str, series: Sequence[Curve], *, x: str = "step
     The y axis begins at zero where nothing is below it, or is logarithmic and says so. What stands far above all the
     rest is left off the axis, and written with an arrow.
     """
-    left, right, top, base, width, height = 44, 314, 26, 208, 430, 250
+    left, right, top, base, width, height = 44, 314, 26, 208, 430, 232
     points = [[(a, b) for a, b in zip(c.xs, c.ys, strict=True) if isfinite(b) and (b > 0 or not log)] for c in series]
     everything = [b for line in points for _, b in line]
     if not everything:
