@@ -71,6 +71,8 @@ class RunFolder:
             ) from None
         except OSError as error:
             raise OutOfRoom(f"{self.path} cannot be written: {error.strerror or error}") from error
+        for unfinished in (self.path / "checkpoints").glob("*.tmp"):  # of a process that was killed while it wrote
+            shutil.rmtree(unfinished)
         self._log = (self.path / "metrics.jsonl").open("ab")
         return self
 
@@ -142,6 +144,9 @@ class RunFolder:
 
     def finish(self, stage: str, tree: dict[str, Any]) -> None:
         state.write(self.path / "checkpoints" / f"{stage}-done", tree)
+        self.forget_steps(stage)
+
+    def forget_steps(self, stage: str) -> None:
         for old in self._steps(stage):
             shutil.rmtree(old)
 

@@ -233,6 +233,7 @@ def _work(
                 saved = _train_stage(Running(stage, name, folder, settings), info, log_ends, signals, watch)
             else:
                 _restore(stage, name, saved, settings.device)
+                folder.forget_steps(name)  # a kill may have come between the stage's end and this
             folder.forget_after(played) if damaged else None
             log_ends = saved["log"]
             counts[name] = saved["counts"]
