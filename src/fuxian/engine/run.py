@@ -230,11 +230,11 @@ def _work(
             if saved is None:
                 for message in damaged:
                     watch.note(f"{message}; training the stage again from its beginning")
+                folder.forget_after(played)  # first: the log is cut to here, and theirs would be longer
                 saved = _train_stage(Running(stage, name, folder, settings), info, log_ends, signals, watch)
             else:
                 _restore(stage, name, saved, settings.device)
                 folder.forget_steps(name)  # a kill may have come between the stage's end and this
-            folder.forget_after(played) if damaged else None
             log_ends = saved["log"]
             counts[name] = saved["counts"]
             record = next((r for r in info["stages"] if r["name"] == name), {"name": name})
