@@ -298,8 +298,8 @@ def _train_stage(running: Running, info: dict[str, Any], log_began: int, signals
         "log": folder.log_length(),
         "tensors": running.tensors(frozen=True),
     }
+    folder.write_info(info)  # first: a stage that is finished is not looked at again
     folder.finish(name, tree)
-    folder.write_info(info)
     return tree
 
 
