@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from typing import Any
 
 from torch import nn
@@ -35,7 +36,8 @@ def validate(running: Running, signals: Signals, watch: Watch) -> None:
             name, sign = signed(running.stage.select)
             if name not in row:
                 raise ContractError(f"select={running.stage.select!r}, and the validation measures {', '.join(row)}")
-            if running.best is None or sign * row[name] > sign * running.best["row"][name]:
+            score = sign * row[name]
+            if not isnan(score) and (running.best is None or score > sign * running.best["row"][name]):
                 weights = {n: t.detach().clone() for n, t in running.tensors(frozen=False).items()}
                 running.best = {"row": row, "step": running.step, "weights": weights}
     running.flush()
