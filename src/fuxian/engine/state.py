@@ -30,6 +30,8 @@ class Damaged(Exception):
 def pack(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
     """The JSON skeleton of a tree; its tensors go into `tensors` under their paths."""
     if isinstance(tree, Tensor):
+        while path in tensors:  # {"a/b": …} beside {"a": {"b": …}}, 0 beside "0"
+            path += "'"
         tensors[path] = tree.detach().cpu().contiguous().clone()  # a copy: safetensors refuses shared storage
         return {"tensor": path}
     if isinstance(tree, dict):
