@@ -38,6 +38,7 @@ class Signals:
             raise KeyboardInterrupt
         self.asked = NAMES[signal.Signals(number)]
         if self._at_once:
+            self._at_once = False  # the next signal must not interrupt the saving that follows
             raise Stopped
 
     @contextmanager
