@@ -131,13 +131,14 @@ class RunFolder:
         return path
 
     def newest(self, stage: str) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest good checkpoint of a stage, or None; and what was wrong with each newer one."""
+        """The newest good checkpoint of a stage, or None; and what was wrong with each newer one, which is removed."""
         damaged = []
         for path in self._steps(stage):
             try:
                 return state.read(path), damaged
             except state.Damaged as error:
                 damaged.append(f"checkpoint {path.name} is damaged: {error}")
+                shutil.rmtree(path)  # else it would count as the newest, and push good ones out
         return None, damaged
 
     def newest_path(self, stage: str) -> Path | None:
