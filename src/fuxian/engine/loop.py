@@ -58,6 +58,7 @@ def drive(
         stages.append(stage)
         metrics = results[name] = play(stage, name)
         stage.model.eval()
+        stage.objective.eval()
 
 
 def _returned(value: Any) -> dict[str, float]:
