@@ -74,7 +74,8 @@ def measure(
     for name, count in rows.items():
         if count != len(split) or examples != len(split):
             raise ContractError(
-                f"{name} was measured on {min(count, examples):,} of {len(split):,} examples; each counts once",
+                f"{name} was measured on {count if examples == len(split) else examples:,} of {len(split):,} examples;"
+                " each counts once",
                 do="let `evaluate` yield one row for each example of the batch, in every batch",
             )
     if counts is not None:
