@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fuxian.data import sources
-from fuxian.data.images import ImageSplit, digits, fashion_mnist, image_data, mnist, parse_idx
+from fuxian.data.images import ImageSplit, digits, fashion_mnist, hold_out, image_data, mnist, parse_idx
 from fuxian.data.sources import SOURCES, File, Source
 from fuxian.errors import DataMissing, WrongInput
 
@@ -68,6 +68,18 @@ def test_mnist_from_files(small_mnist):
     assert batch.image.dtype == torch.float32
     assert batch.label.tolist() == [4, 1]
     assert batch.label.dtype == torch.int64
+
+
+def test_holding_out_the_last_images(small_mnist):
+    whole = mnist()
+    held = hold_out(whole, 2)
+    assert (held.train.label.tolist(), held.val.label.tolist()) == ([0, 1, 2, 3], [4, 5])
+    image = whole.train.batch(torch.arange(6)).image
+    assert torch.equal(held.train.batch(torch.arange(4)).image, image[:4])
+    assert torch.equal(held.val.batch(torch.tensor([1, 0])).image, image[[5, 4]])
+    assert held.test is whole.test
+    assert (held.name, held.hashes, len(whole.train)) == ("mnist", whole.hashes, 6)
+    assert hold_out(held, 1) is held
 
 
 def test_a_border_has_the_value_of_black(small_mnist):
