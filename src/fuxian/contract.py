@@ -60,7 +60,7 @@ class Split(Protocol):
     """
 
     def __len__(self) -> int: ...
-    def batch(self, indices: Tensor) -> Batch: ...
+    def batch(self, indices: Tensor) -> Any: ...  # a Batch
 
 
 class Sealed:
@@ -117,7 +117,7 @@ class Metric:
 
     count: int = 0  # examples (or tokens) that it stands on
 
-    def update(self, *values: Any) -> None:
+    def update(self, *args: Any, **kwargs: Any) -> None:
         """Takes what `evaluate` yielded under this metric's name, without the name."""
         raise NotImplementedError
 

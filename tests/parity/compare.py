@@ -44,7 +44,7 @@ def parity(
     optimizer: torch.optim.Optimizer,
     transposed: frozenset[str] = frozenset(),
 ) -> Differences:
-    """Compares after copying our weights into the reference, asserts the tolerance of their precision, and returns what it saw.
+    """Copies our weights into the reference, compares, asserts the tolerance of their precision, and returns what it saw.
 
     `pairs` maps our parameters' names to the reference's; those in `transposed` are stored the other way round there. Both
     must be complete: a weight of either side that is not named fails.
@@ -78,6 +78,6 @@ def parity(
     return found
 
 
-def first_loss(objective: Objective, model: nn.Module, batch: object) -> Tensor:
+def first_loss(objective: Objective, model: Callable[..., Tensor], batch: object) -> Tensor:
     """The loss of the objective's first player."""
     return next(iter(objective.losses(model, batch)))[1]

@@ -1,7 +1,7 @@
 """Graph convolutional network: semi-supervised node classification.
 
 中文     图卷积网络
-Paper    Kipf & Welling, ICLR 2017, arXiv:1609.02907: eq. 2 (propagation), eq. 9 (model), sec. 5.2 (settings), Table 2 (result)
+Paper    Kipf & Welling, ICLR 2017, arXiv:1609.02907: eq. 2 (propagation), eq. 9 (model), sec. 5.2 (settings), Table 2
 Code     tkipf/gcn @ 39a4089: train.py, models.py and layers.py are the protocol
 Departs  the stopping signal leaves out the L2 term, which theirs adds to the validation loss
 """

@@ -3,7 +3,8 @@
 中文     卷积网络 LeNet-5
 Paper    LeCun, Bottou, Bengio & Haffner, Proc. IEEE 86(11), 1998: sec. II.B and Fig. 2 (layers), Fig. 9 (result)
 Departs  ReLU for the scaled tanh, max-pooling for the trained subsampling, all of S2's maps for each of C3's (Table I
-         leaves out 36 of 96), softmax and cross-entropy for the Euclidean RBF outputs, AdamW for diagonal Levenberg-Marquardt
+         leaves out 36 of 96), softmax and cross-entropy for the Euclidean RBF outputs, AdamW for the diagonal
+         Levenberg-Marquardt
 """
 
 from collections.abc import Iterator
