@@ -13,7 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -141,9 +141,31 @@ def run_seeds(method: str | Path, seeds: Sequence[int], *, name: str | None = No
     folder = new_folder(runs_folder() / family, name)
     if len(set(seeds)) < len(seeds):
         raise WrongInput(f"--seeds {','.join(map(str, seeds))} names a seed twice")
-    saved = {"format": state.FORMAT, "method": str(method), "seeds": list(seeds), "options": _seed_options(options)}
-    state.write_text(folder / "seeds.json", json.dumps(saved, indent=1) + "\n")
-    return [run(method, seed=seed, name=f"seed-{seed}", parent=folder, **options) for seed in seeds]
+    saved = {
+        "format": state.FORMAT,
+        "method": str(method),
+        "seeds": list(seeds),
+        "status": "running",
+        "command": options.get("command") or f"fuxian run {method} --seeds {','.join(map(str, seeds))}",
+        "options": _seed_options(options),
+    }
+    return _each_seed(folder, saved, lambda seed: run(method, seed=seed, name=f"seed-{seed}", parent=folder, **options))
+
+
+def _each_seed(folder: Path, saved: dict[str, Any], one: Callable[[int], Run]) -> list[Run]:
+    """Runs every seed of a folder; its `seeds.json` says how that stands."""
+
+    def write(status: str) -> None:
+        state.write_text(folder / "seeds.json", json.dumps({**saved, "status": status}, indent=1) + "\n")
+
+    write("running")
+    try:
+        runs = [one(seed) for seed in saved["seeds"]]
+    except BaseException as error:
+        write("stopped" if isinstance(error, Interrupted) else "failed")
+        raise
+    write("done")
+    return runs
 
 
 def resume(
@@ -157,15 +179,14 @@ def resume(
     if (path / "seeds.json").is_file():
         saved = json.loads((path / "seeds.json").read_text())
         state.refuse_newer(saved["format"], path)
-        runs = []
-        for seed in saved["seeds"]:
+
+        def go_on(seed: int) -> Run:
             if (path / f"seed-{seed}" / "run.json").is_file():
-                runs += resume(path / f"seed-{seed}", watch=watch, changed_code=changed_code, save_seconds=save_seconds)
-            else:
-                options = {**saved["options"], "watch": watch}
-                shutil.rmtree(path / f"seed-{seed}", ignore_errors=True)
-                runs.append(run(saved["method"], seed=seed, name=f"seed-{seed}", parent=path, **options))
-        return runs
+                return resume(path / f"seed-{seed}", watch=watch, changed_code=changed_code, save_seconds=save_seconds)[0]
+            shutil.rmtree(path / f"seed-{seed}", ignore_errors=True)
+            return run(saved["method"], seed=seed, name=f"seed-{seed}", parent=path, **{**saved["options"], "watch": watch})
+
+        return _each_seed(path, saved, go_on)
     there = RunFolder(path)
     info = there.read_info()
     if info["status"] == "done":
