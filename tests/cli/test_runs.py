@@ -23,15 +23,18 @@ Fuxian = Callable[..., tuple[int, str, str]]
 def test_a_run_says_what_it_found(fuxian: Fuxian, here: Path) -> None:
     code, out, err = fuxian("run", "line.py", "--name", "one")
     assert (code, err) == (0, "")
-    lines = out.splitlines()
-    threads = torch.get_num_threads()
-    assert threads >= 1
-    assert lines[0] == "line points, 2 parameters, cpu, float32, seed 0, runs/line/one"
-    assert re.fullmatch(r"step 40/40  loss \S+  (\S+/s  )?in .*  val/error .* %", lines[-5])
-    assert lines[-4] == "◐ one seed: a run, not a verdict"
-    assert re.fullmatch(r"  test/error +\d+\.\d+ % +5 examples", lines[-3].replace("  the paper", ""))
-    assert re.fullmatch(r"  the paper +0\.0+ % +Table 1; tolerance ± 50(\.0+)? over 2 seeds", lines[-2]) or lines[-2]
-    assert "runs/line/one/report.html" in out
+    expected = [
+        r"line points, 2 parameters, cpu, float32, seed 0, runs/line/one",
+        r"step 40/40  .*in .*  val/error \d+\.\d %",
+        r"◐ one seed: a run, not a verdict",
+        r"  test/error +\d+\.\d %  +5 examples",
+        r"  the paper +0\.0 %  +Table 1; tolerance ± 50\.0 over 2 seeds",
+        r"  for a verdict +fuxian run line\.py --seeds 2",
+        r"report  runs/line/one/report\.html",
+    ]
+    found = [line for line in out.splitlines() if not re.match(r"step \d/40|step [1-3]\d/40", line)]  # where it was slow
+    for line, pattern in zip(found, expected, strict=True):
+        assert re.fullmatch(pattern, line)
     assert (here / "runs/line/one/report.html").is_file()
 
 
@@ -191,6 +194,7 @@ def test_on_a_terminal_a_bar_that_fits(
     bars = [line for line in re.split(r"[\r\n]+", out) if line.startswith("train")]
     assert "100 %  step 200/200" in bars[-1]
     assert max(len(bar.rstrip()) for bar in bars) <= min(columns, 100)
+    assert "…" not in out  # numbers are left out whole
     if columns >= 100:
         assert re.fullmatch(
             r"train  \S{24}  100 %  step 200/200  loss 0\.0050  50/s  in \S+ m?s  waited 1 %", bars[-1].rstrip()

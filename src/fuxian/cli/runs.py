@@ -354,7 +354,7 @@ def demo(words: Sequence[str], terminal: Terminal) -> int:
             terminal.say(f"{MARKS['short']} {entry.name:<16} {what}")
             continue
         folders.append(one.folder)
-        name = next((n for n in one.metrics if n.startswith(("test/", "val/", "train/"))), next(iter(one.metrics), ""))
+        name = next(iter(_telling_names(one, ())), "")
         result = f"{name} {measured(name, [one.metrics[name]], one.counts.get(name))}" if name else "done"
         terminal.say(f"{MARKS['ok']} {entry.name:<16} {result}")
     page = write_index(folders, parent / "index.html")
