@@ -216,6 +216,7 @@ def labelled_images(images: Tensor, labels: Sequence[str], columns: int) -> Figu
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     side = 430 / columns
+    size = min(12.0, 1.7 * side / max(1, *map(len, labels)))
     with mpl.rc_context(_STYLE):
         drawing = Figure(figsize=(430 / 72, rows * (side + 16) / 72))
         FigureCanvasSVG(drawing)
@@ -227,7 +228,9 @@ def labelled_images(images: Tensor, labels: Sequence[str], columns: int) -> Figu
             axes.imshow(_pixels(image), cmap="gray", vmin=0, vmax=255, interpolation="none")
             axes.set_axis_off()
             axes.set_anchor("S")
-            drawing.text((column + 0.5) / columns, up + share * 0.25, label, ha="center", color=PALETTE["soft"])
+            drawing.text(
+                (column + 0.5) / columns, up + share * 0.25, label, ha="center", color=PALETTE["soft"], fontsize=size
+            )
     return drawing
 
 

@@ -70,10 +70,16 @@ def verdict(claim: Claim, values: Sequence[float]) -> Verdict:
     in part         fewer seeds than the claim asks for
     not yet         nothing was run
     """
-    values = tuple(values)
-    mean = fmean(values) if values else nan
+    mean, std = mean_std(values)
     gap = mean - claim.value
-    return Verdict(claim, _word(claim, values, gap), values, mean, stdev(values) if len(values) > 1 else nan, gap)
+    return Verdict(claim, _word(claim, values, gap), tuple(values), mean, std, gap)
+
+
+def mean_std(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; NaN where there are too few values, or one is not a number."""
+    if not all(map(isfinite, values)):
+        return nan, nan
+    return (fmean(values) if values else nan), (stdev(values) if len(values) > 1 else nan)
 
 
 def _word(claim: Claim, values: Sequence[float], gap: float) -> Word:

@@ -110,7 +110,7 @@ def strip(
     if len(values) == 1:
         at = x(values[0])
         parts.append(f'<path class="f0" d="M{at:.1f} {base - 17}l8 8-8 8-8-8z"/>')
-        parts.append(_beside(at - 14, at + 14, base - 5, f"this run {write(values[0])}"))
+        parts.append(_beside(at - 14, at + 14, base - 5, f"this run {write(values[0])}", centre))
     elif values and mean is not None and std is not None:
         parts += [
             f'<circle class="f0" cx="{at:.1f}" cy="{y:.1f}" r="3.6" stroke="var(--paper)"/>'
@@ -121,15 +121,16 @@ def strip(
         ends = "".join(f"M{end:.1f} 71v8" for end in inside)
         parts.append(f'<path class="c0" stroke-width="2" fill="none" d="M{inside[0]:.1f} 75H{inside[1]:.1f}{ends}"/>')
         parts.append(f'<path class="f0" d="M{x(mean):.1f} 69l6 6-6 6-6-6z"/>')
-        parts.append(_beside(inside[0] - 9, inside[1] + 9, 79.5, f"ours {write(mean)} ± {write(std)}"))
+        parts.append(_beside(inside[0] - 9, inside[1] + 9, 79.5, f"ours {write(mean)} ± {write(std)}", centre))
     if note:
         parts.append(_text(410, base - 10, note, "t halo", "end"))
     return _svg(420, height, label, parts, "max-width:32rem")
 
 
-def _beside(left: float, right: float, y: float, words: str) -> str:
-    """Right of a mark where there is room, else left of it."""
-    if right + len(words) * _LETTER < 430:
+def _beside(left: float, right: float, y: float, words: str, bar: float) -> str:
+    """Right of a mark, unless the paper's bar or the edge is in the way and there is room on the left."""
+    end = right + len(words) * _LETTER
+    if (end < 430 and not right < bar < end) or left < len(words) * _LETTER:
         return _text(right, y, words, "b halo")
     return _text(left, y, words, "b halo", "end")
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import isfinite, nan
+from math import isfinite
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from markupsafe import Markup
 
 from fuxian.proof.card import distance, name, recorded, sentence
-from fuxian.proof.claims import Verdict
+from fuxian.proof.claims import Verdict, mean_std
 from fuxian.report import plots
 from fuxian.report.numbers import (
     NONE,
@@ -76,7 +76,7 @@ def _unfinished(report: Report) -> Opening:
             reason, f"Stopped: {reason}"
         )
         notes.append("The last checkpoint before it is kept, and nothing was written after it.")
-        return Opening("short", title, "failed", "", say, notes=tuple(notes), command=run_command(report), soft=True)
+        return Opening("short", title, "failed", "", say, notes=tuple(notes), soft=True)
     unit = "\u202f%" if total else ""
     if info["status"] == "stopped":
         title, say = f"Stopped by {stopped['reason']}" if stopped else "Stopped", f"of the training, at {where}."
@@ -115,11 +115,11 @@ def _verdict_opening(report: Report, judged: Verdict) -> Opening:
         notes.append(as_sentence(f"Not the published setting: {claim.comparison}"))
     if n > 1:
         notes.append("One disc is one seed, the diamond their mean; the hatched band is the claim’s tolerance.")
+    notes += _counted(report, claim.metric)
     if judged.word == "in part":
         command = run_command(report, seeds=claim.seeds)
         seconds = fmean(run.seconds for run in report.done) * claim.seeds
-        notes.append(f"The claim asks for {plural(claim.seeds, 'seed')}, about {duration(seconds)} here.")
-    notes += _counted(report, claim.metric)
+        notes.append(f"The claim asks for {plural(claim.seeds, 'seed')}, about {duration(seconds)} here:")
     plot = plots.strip(
         _strip_label(what, judged, written),
         claim.value * written.factor,
@@ -173,14 +173,16 @@ def _plain_opening(report: Report) -> Opening:
         )
     values, n = report.values(metric), len(report.done)
     written = scale(metric, values, count=report.count(metric))
-    mean, std = _mean_std(values)
+    mean, std = mean_std(values)
     over = f", mean and standard deviation over {plural(n, 'seed')}" if n > 1 else f", seed {info['seed']}"
     say = f"{spoken(metric)}{f' on {_data(report)}' if _data(report) else ''}{over}."
     notes += _counted(report, metric)
     command = ""
     if info["quick"] and entry and entry.claims and info["limit"] is None:
         first = next((one for one in entry.claims if not one.needs and not one.knobs), None)
-        command = f"fuxian run {called(report)} --seeds {first.seeds}" if first else ""
+        if first:
+            command = f"fuxian run {called(report)}" + (f" --seeds {first.seeds}" if first.seeds > 1 else "")
+            notes.append(f"The setting of {first.where}:")
     big, beside = _parts(written, mean, std)
     return Opening("none", title, big, beside, say, notes=tuple(notes), command=command)
 
@@ -252,7 +254,7 @@ def metric_rows(report: Report) -> list[dict[str, str]]:
             continue
         values, count = report.values(metric), report.count(metric)
         written = scale(metric, values, count=count)
-        mean, std = _mean_std(values)
+        mean, std = mean_std(values)
         better = written.with_unit(written.spread(mean, std)) if isfinite(mean) else "not a number"
         rows.append(dict(name=spoken(metric), value=better, count=general(count) if count else NONE))
     return rows if len(rows) > 1 else []
@@ -262,10 +264,6 @@ def _claim_scale(report: Report, judged: Verdict) -> Scale:
     claim = judged.claim
     count = report.count(claim.metric)
     return scale(claim.metric, judged.values, count=count, literals=(claim.value, claim.tolerance))
-
-
-def _mean_std(values: Sequence[float]) -> tuple[float, float]:
-    return (fmean(values) if values else nan), (stdev(values) if len(values) > 1 else nan)
 
 
 def _main_metric(report: Report) -> str | None:

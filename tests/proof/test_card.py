@@ -1,0 +1,168 @@
+"""The proof card, from records on disk."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fuxian import catalog
+from fuxian.errors import WrongInput
+from fuxian.proof import record as evidence
+from fuxian.proof.card import Proof, card, distance, name, recorded, sentence
+from fuxian.proof.claims import verdict
+from fuxian.proof.record import method_hash, proofs, record, record_claim
+
+METHOD = '''"""A method."""
+from fuxian.facts import Claim
+
+CLAIMS = [
+    Claim("test/accuracy", 0.815, where="Table 2, Cora", tolerance=0.01, seeds=2),
+    Claim("test/accuracy", 0.790, where="Table 2, Pubmed", tolerance=0.01, seeds=2, knobs=dict(data="pubmed")),
+    Claim("test/accuracy", 0.660, where="Table 2, NELL", tolerance=0.01, seeds=2, knobs=dict(data="nell"), needs="data"),
+]
+
+
+def recipe(data: str = "cora"):
+    yield None
+'''
+
+PARITY = {"reference": "PyTorch Geometric 2.8.1", "outputs": 3e-7, "gradients": 2e-7, "step": 1e-7, "dtype": "float32"}
+SPEED = {"work": "an epoch", "ours": 0.0054, "peer": 0.054, "against": "a peer", "pairs": 7, "low": 0.09, "high": 0.11}
+RESUME = {"kills": 12, "tensors": 34, "equal": True}
+EXPORT = {"runtime": "onnxruntime 1.32", "difference": 2e-7}
+
+
+@pytest.fixture
+def method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(catalog, "METHODS", tmp_path / "methods")
+    monkeypatch.setattr(evidence, "results_folder", lambda: tmp_path / "results")
+    path = tmp_path / "methods" / "graph" / "gcn.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(METHOD)
+    return path
+
+
+def proof(kind: str) -> Proof:
+    return next(one for one in card(catalog.find("gcn")) if one.kind == kind)
+
+
+def test_nothing_is_known_before_it_is_measured(method: Path) -> None:
+    found = card(catalog.find("gcn"))
+    assert [one.kind for one in found] == ["parity", "claim", "speed", "resume", "export"]
+    assert {(one.mark, one.word) for one in found} == {("none", "not yet")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "mark", "word", "evidence"),
+    [
+        (
+            "parity",
+            PARITY,
+            "ok",
+            "agrees",
+            "outputs, gradients and one optimizer step within 3\u202f×\u202f10⁻⁷ of PyTorch",
+        ),
+        ("parity", PARITY | {"gradients": 2e-5}, "short", "differs", "up to 2\u202f×\u202f10⁻⁵ from"),
+        ("parity", PARITY | {"dtype": "float64"}, "short", "differs", "float64"),
+        ("parity", {"reference": "eq. 4", "outputs": 0.0, "dtype": "float64"}, "ok", "agrees", "outputs equal to eq. 4"),
+        ("parity", {"reason": "no reference exists"}, "none", "none", "no reference exists"),
+        ("speed", SPEED, "ok", "0.10\u202f×", "an epoch takes 5.4\u202fms, in a peer 54\u202fms; 7 pairs, 0.09 to 0.11"),
+        ("speed", SPEED | {"ours": 0.053, "low": 0.95, "high": 1.02}, "part", "0.98\u202f×", "0.95 to 1.02"),
+        ("speed", SPEED | {"ours": 0.06, "low": 1.05, "high": 1.2}, "short", "1.11\u202f×", "1.05 to 1.20"),
+        ("resume", RESUME, "ok", "exact", "killed 12 times; all 34 tensors bit-equal at the end"),
+        ("resume", RESUME | {"equal": False, "kills": 1}, "short", "differs", "killed once; some tensors not equal"),
+        ("export", EXPORT, "ok", "checked", "within 2\u202f×\u202f10⁻⁷ in onnxruntime 1.32"),
+        ("export", EXPORT | {"difference": 0.1}, "short", "differs", "0.1"),
+    ],
+)
+def test_measured(method: Path, kind: Any, facts: dict[str, Any], mark: str, word: str, evidence: str) -> None:
+    record(method, kind, facts)
+    found = proof(kind)
+    assert (found.mark, found.word) == (mark, word)
+    assert evidence in found.evidence
+
+
+def test_under_another_hash_nothing_is_claimed(method: Path) -> None:
+    record(method, "parity", PARITY)
+    method.write_text(METHOD + "\n# changed\n")
+    record(method, "resume", RESUME)
+    found = proof("parity")
+    assert (found.mark, found.word) == ("none", "not yet")
+    assert "another version" in found.evidence
+    assert proof("resume").mark == "ok"
+
+
+def test_line_ends_are_no_change(method: Path) -> None:
+    before = method_hash(method)
+    method.write_bytes(method.read_bytes().replace(b"\n", b"\r\n"))
+    assert method_hash(method) == before
+
+
+def test_kinds_are_merged_also_when_written_at_once(method: Path) -> None:
+    kinds: dict[Any, dict[str, Any]] = {"parity": PARITY, "speed": SPEED, "resume": RESUME, "export": EXPORT}
+    with ThreadPoolExecutor(4) as pool:
+        paths = list(pool.map(lambda kind: record(method, kind, kinds[kind]), list(kinds) * 5))
+    assert set(proofs("graph.gcn")) == set(kinds)
+    assert {path.name for path in paths[0].parent.iterdir()} == {"graph.gcn.json"}  # no lock, nothing half written
+
+
+@pytest.mark.parametrize(
+    ("cora", "pubmed", "mark", "word"),
+    [
+        ([0.815, 0.816], [0.79, 0.79], "ok", "2 of 2"),
+        ([0.815, 0.816], [0.77, 0.776], "part", "1 of 2"),
+        ([0.815, 0.816], None, "part", "1 of 2"),
+        ([0.78, 0.78], [0.70, 0.70], "short", "0 of 2"),
+        ([0.78, 0.78], None, "part", "0 of 2"),
+        ([0.815], None, "part", "one seed"),
+    ],
+)
+def test_claims(method: Path, cora: list[float], pubmed: list[float] | None, mark: str, word: str) -> None:
+    entry = catalog.find("gcn")
+    for claim, values in zip(entry.claims, [cora, pubmed], strict=False):
+        if values is not None:
+            record_claim(method, claim, {"values": values, "seeds": list(range(len(values)))})
+    found = proof("claim")
+    assert (found.mark, found.word) == (mark, word)
+    assert found.evidence.startswith("Cora ")
+    assert "NELL at scale only" in found.evidence
+
+
+def test_a_claim_is_recorded_in_place_of_the_one_before(method: Path) -> None:
+    entry = catalog.find("gcn")
+    for value in (0.5, 0.815):
+        path = record_claim(method, entry.claims[1], {"values": [value] * 2, "seeds": [0, 1]})
+    assert len(json.loads(path.read_text())["claims"]) == 1
+    assert [one.values for one in recorded(entry)] == [(), (0.815, 0.815), ()]
+    method.write_text(METHOD + "\n")
+    assert "file has changed since" in proof("claim").evidence
+
+
+def test_words_for_a_distance_do_not_hide_it(method: Path) -> None:
+    claim = catalog.find("gcn").claims[0]
+    assert sentence(verdict(claim, [0.80, 0.79])) == "short by 2.0"
+    assert sentence(verdict(claim, [0.801, 0.801])) == "short by 1.4"
+    assert sentence(verdict(claim, [float("nan")] * 2)) == "short, not a number"
+    assert distance(verdict(claim, [0.8046, 0.8046])) == "1.04"  # 1.0 would be inside
+
+
+def test_names_of_claims(method: Path) -> None:
+    claims = catalog.find("gcn").claims
+    assert [name(claim, claims) for claim in claims] == ["Cora", "Pubmed", "NELL"]
+    assert name(claims[0], claims[:1]) == "Cora"
+
+
+def test_a_damaged_record_is_named(method: Path, tmp_path: Path) -> None:
+    (record(method, "resume", RESUME)).write_text("{")
+    with pytest.raises(WrongInput, match=r"graph\.gcn\.json is no JSON"):
+        card(catalog.find("gcn"))
+
+
+def test_a_file_of_ones_own_has_no_record(method: Path, tmp_path: Path) -> None:
+    own = tmp_path / "mine.py"
+    own.write_text(METHOD)
+    assert {one.mark for one in card(catalog.find(own)) if one.kind != "claim"} == {"none"}

@@ -1,0 +1,104 @@
+"""Pictures: the same input gives the same bytes, and nothing but the house's colours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fuxian import figures
+
+NAMES = ["zero", "one", "two"]
+
+
+def grid() -> torch.Tensor:
+    return figures.image_grid(torch.linspace(0, 1, 3 * 4 * 4).view(3, 1, 4, 4), 2)
+
+
+DRAWINGS: dict[str, Callable[[], Any]] = {
+    "lines": lambda: figures.lines({"a": ([0, 1, 2], [3.0, 2.0, 1.0]), "b": ([0, 1, 2], [2, 2, 2])}, x="epoch", y="loss"),
+    "log": lambda: figures.lines({"a": ([0, 1, 2], [100.0, 10.0, float("nan")])}, log=True),
+    "scatter": lambda: figures.scatter(torch.eye(3, 2), torch.arange(3), NAMES),
+    "confusion": lambda: figures.confusion(torch.arange(9).view(3, 3), NAMES),
+    "passages": lambda: figures.passages({"temperature 1": "to be <or> not to be & so on $x$"}),
+    "labelled": lambda: figures.labelled_images(torch.zeros(2, 1, 4, 4), ["3, read as 5", "7, read as 1"], 6),
+    "grid": grid,
+}
+
+
+@pytest.mark.parametrize("name", DRAWINGS)
+def test_same_picture_same_bytes(name: str, tmp_path: Path) -> None:
+    first, second = (figures.save(DRAWINGS[name](), tmp_path / run / name).read_bytes() for run in ("a", "b"))
+    assert first == second
+    assert b"<dc:date>" not in first
+
+
+@pytest.mark.parametrize("name", [name for name in DRAWINGS if name != "grid"])
+def test_figures_use_the_palette_and_keep_text(name: str, tmp_path: Path) -> None:
+    path = figures.save(DRAWINGS[name](), tmp_path / name)
+    text = path.read_text(encoding="utf-8")
+    root = ElementTree.fromstring(text)
+    assert path.suffix == ".svg"
+    assert {colour.lower() for colour in re.findall(r"#[0-9a-fA-F]{6}\b", text)} <= set(figures.PALETTE.values())
+    assert [node for node in root.iter() if node.tag.endswith("}text")]
+
+
+def test_the_page_settings_of_others_stay_as_they_are() -> None:
+    import matplotlib as mpl
+
+    before = dict(mpl.rcParams)
+    DRAWINGS["lines"]()
+    assert dict(mpl.rcParams) == before
+
+
+def test_lines_are_named_at_their_ends_without_overlap() -> None:
+    drawing = figures.lines({name: ([0, 1], [1.0, 1.0]) for name in NAMES})
+    heights = sorted(text.get_position()[1] for text in drawing.axes[0].texts)
+    assert [text.get_text() for text in drawing.axes[0].texts] == sorted(NAMES)
+    assert min(np.diff(heights)) > 0.05
+
+
+def test_every_point_is_drawn(tmp_path: Path) -> None:
+    points = torch.rand(500, 2, generator=torch.Generator().manual_seed(0))
+    path = figures.save(figures.scatter(points, torch.zeros(500), ["all"]), tmp_path / "points")
+    moves = re.findall(r"M ([\d.]+) ([\d.]+) \nL ([\d.]+) ([\d.]+)", path.read_text())
+    assert len([move for move in moves if move[:2] == move[2:]]) == 500
+
+
+def test_confusion_says_counts_and_recall() -> None:
+    drawing = figures.confusion([[3, 1], [0, 4]], ["a", "b"])  # pyright: ignore[reportArgumentType]
+    texts = [text.get_text() for text in drawing.axes[0].texts]
+    assert texts == ["3", "1", "75\u202f%", "4", "100\u202f%", "recall"]
+
+
+def test_image_grid_places_row_by_row_on_white() -> None:
+    out = figures.image_grid(torch.stack([torch.full((1, 2, 3), value) for value in (0.0, 0.25, 0.5)]), columns=2)
+    assert out.shape == (1, 5, 7)
+    assert out[0, 0, 0] == 0
+    assert out[0, 0, 4] == 0.25
+    assert out[0, 3, 0] == 0.5
+    assert out[0, 3, 4] == 1  # no fourth image
+    assert (out[0, 2] == 1).all()
+    assert (out[0, :, 3] == 1).all()
+
+
+def test_tensors_are_grey_or_colour(tmp_path: Path) -> None:
+    values = torch.tensor([[-1.0, 0.0, 0.5, 1.0, float("nan")]])
+    with Image.open(figures.save(values[None], tmp_path / "grey")) as image:
+        assert image.mode == "L"
+        assert list(np.asarray(image)[0]) == [0, 0, 128, 255, 0]
+    with Image.open(figures.save(torch.rand(3, 2, 2), tmp_path / "colour")) as image:
+        assert image.mode == "RGB"
+
+
+@pytest.mark.parametrize("wrong", ["a path", np.zeros((2, 2)), torch.zeros(2, 1, 4, 4), torch.zeros(4, 2, 2)])
+def test_anything_else_is_refused(wrong: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"image tensor"):
+        figures.save(wrong, tmp_path / "x")
