@@ -332,7 +332,7 @@ def _judged_split(running: Running) -> Any:
 def _restore(stage: Stage, name: str, saved: dict[str, Any], device: torch.device) -> judge.Result:
     stage.model.to(device)
     stage.objective.to(device)
-    live = state.tensors_of(("", stage.model), ("objective.", stage.objective), frozen=True)
+    live = state.tensors_of(("", stage.model), ("objective.", stage.objective))
     state.copy_into(live, saved["tensors"], f"weights of stage {name}")
     return saved["metrics"]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fuxian.contract import Batch, History, Splits, Stage, defines
 from fuxian.engine import seeds, state
@@ -69,6 +69,7 @@ class Running:
                     do=f"leave {rule}= out and train for fixed epochs, or split a validation set off the training set",
                 )
 
+        self.at_start = {name: _mark(tensor) for name, tensor in self._frozen().items()}
         self.step = 0  # finished steps
         self.history: History = []  # one row an evaluation
         self.evaluated = 0  # the step of its newest row
@@ -163,7 +164,7 @@ class Running:
         for weight in [w for player in self.players.values() for w in player.weights]:
             weight.grad = None  # a resumed recipe would find none
         if self.best is not None:
-            state.copy_into(self.tensors(frozen=False), self.best["weights"], f"best weights of stage {self.name}")
+            self._copy(self.best["weights"], f"best weights of stage {self.name}")
             return
         for player in self.players.values():
             for weight, average in zip(player.weights, player.average or player.weights, strict=True):
@@ -172,8 +173,21 @@ class Running:
     # ── checkpoints ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def tensors(self, frozen: bool) -> dict[str, Tensor]:
-        """Live weights and buffers of model and objective, by name."""
-        return state.tensors_of(("", self.model), ("objective.", self.objective), frozen=frozen)
+        """Live weights and buffers of model and objective, by name. `frozen`: also parameters that stay as they were.
+
+        A frozen parameter may move all the same: a teacher that follows its student in place.
+        """
+        found = state.tensors_of(("", self.model), ("objective.", self.objective))
+        still = {} if frozen else {n for n, t in self._frozen().items() if _mark(t) == self.at_start[n]}
+        return {name: tensor for name, tensor in found.items() if name not in still}
+
+    def _frozen(self) -> dict[str, Tensor]:
+        found = state.tensors_of(("", self.model), ("objective.", self.objective))
+        return {n: t for n, t in found.items() if isinstance(t, nn.Parameter) and not t.requires_grad}
+
+    def _copy(self, saved: dict[str, Tensor], what: str) -> None:
+        live = {n: t for n, t in self.tensors(frozen=True).items() if n in saved or n not in self.at_start}
+        state.copy_into(live, saved, what)
 
     def save(self) -> None:
         """Writes a checkpoint of this step, unless a weight or a pending loss is not finite."""
@@ -206,7 +220,13 @@ class Running:
         self.step = self.saved = saved["step"]
         self.history, self.evaluated, self.best = saved["history"], saved["evaluated"], saved["best"]
         self.pending = [(step, name, value) for step, name, value in saved["pending"]]
-        state.copy_into(self.tensors(frozen=False), saved["tensors"], f"weights of stage {self.name}")
+        self._copy(saved["tensors"], f"weights of stage {self.name}")
         for name, player in self.players.items():
             player.load(saved["players"][name])
         self.folder.cut_log(saved["log"])
+
+
+def _mark(tensor: Tensor) -> tuple[int, int, float]:
+    """Changes when the tensor does: in place, through `.data` (which no version counts), or by being replaced."""
+    total = tensor.detach().cpu().double().sum().item() if tensor.is_floating_point() else 0.0
+    return tensor._version, tensor.data_ptr(), total

@@ -142,8 +142,8 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def tensors_of(*modules: tuple[str, torch.nn.Module], frozen: bool) -> dict[str, Tensor]:
-    """Parameters and persistent buffers by name, each tensor once; frozen parameters only where asked for.
+def tensors_of(*modules: tuple[str, torch.nn.Module]) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name, each tensor once.
 
     Live tensors, not copies. Load with `copy_into`, so that ties, aliases and memory formats survive.
     """
@@ -151,7 +151,7 @@ def tensors_of(*modules: tuple[str, torch.nn.Module], frozen: bool) -> dict[str,
     seen: set[int] = set()
     for prefix, module in modules:
         persistent = module.state_dict(keep_vars=True).keys()
-        named = [(n, p) for n, p in module.named_parameters() if frozen or p.requires_grad]
+        named = [*module.named_parameters()]
         named += [(n, b) for n, b in module.named_buffers() if n in persistent]
         for name, tensor in named:
             if id(tensor) not in seen:
