@@ -22,6 +22,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import connection
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -50,7 +51,7 @@ _fork = multiprocessing.get_context("forkserver")
 _fork.set_forkserver_preload(
     ["tests.kills", "torch._dynamo", "sklearn.datasets", "fuxian.figures"]
 )  # dynamo: by optimizers
-_two = threading.BoundedSemaphore(2)
+_one, _two = threading.Lock(), threading.BoundedSemaphore(2)
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,11 @@ def play(job: Job, folder: Path, kill: Kill | None = None, again: bool = False, 
     """Plays a run in `folder` (`again`: resumes it) in a child; its exit code, -9 where it was killed."""
     with _two:
         child = _fork.Process(target=_child, args=(job, folder, kill, again, count))
-        child.start()
-        child.join()
+        with _one:  # starting a process polls the others, which must not happen while another thread does
+            child.start()
+        connection.wait([child.sentinel])
+        with _one:
+            child.join()
     assert child.exitcode in (0, -signal.SIGKILL), f"{job.method} failed in its child (exit {child.exitcode}): see above"
     return child.exitcode
 
@@ -181,7 +185,7 @@ def chain(job: Job, folder: Path, kills: Iterable[Kill]) -> int:
 
 def plans(lines: Mapping[str, int], chains: int, length: int, seed: int = 0) -> list[list[Kill]]:
     """Chains of kills that meet every place in turn, none so late that a run would be over before its last kill."""
-    draw = random.Random(seed)
+    draw = random.Random(f"{seed} {sorted(lines.items())}")  # the same for the same code, unlike for unlike
     there = [place for place in PLACES if _in(lines, place)]
     found = []
     for number in range(chains):
