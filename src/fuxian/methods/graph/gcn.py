@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from sklearn.manifold import TSNE
 from torch import Tensor, nn
 
 from fuxian import figures
@@ -90,16 +91,16 @@ class NodeClassification(Objective):
         yield "accuracy", (z_NC.argmax(1) == label).float()
 
     def pictures(self, model: Any, split: Any) -> dict[str, Any]:
-        """The hidden layer in its first two principal components, and the confusion matrix."""
+        """The hidden layer by t-SNE (van der Maaten & Hinton 2008), and the confusion matrix."""
         (batch,) = batches(split, None)
         z_NC, label = model(batch.features, batch.adjacency)[batch.index], batch.label[batch.index]
-        h_NH = model.hidden(batch.features, batch.adjacency)[batch.index]
-        _, _, axes = torch.linalg.svd(h_NH - h_NH.mean(0), full_matrices=False)
+        h_NH = model.hidden(batch.features, batch.adjacency)[batch.index].cpu().numpy()
+        plane_N2 = TSNE(perplexity=min(30.0, len(h_NH) / 4), init="pca", random_state=0).fit_transform(h_NH)
         classes = z_NC.shape[1]
         names = [f"class {c + 1}" for c in range(classes)]
         counts = torch.bincount(label * classes + z_NC.argmax(1), minlength=classes**2).view(classes, classes)
         return {
-            "hidden": figures.scatter((h_NH - h_NH.mean(0)) @ axes[:2].T, label, names),
+            "hidden": figures.scatter(plane_N2, label.cpu(), names),
             "confusion": figures.confusion(counts, names),
         }
 
