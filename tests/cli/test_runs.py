@@ -72,6 +72,24 @@ def test_no_verdict_where_there_can_be_none(fuxian: Fuxian) -> None:
     assert "– no published number for these knobs\n" in fuxian("run", "line.py", "--lr", "0.2")[1]
 
 
+def test_a_number_of_the_fit_is_told_where_there_is_no_test_split(fuxian: Fuxian, here: Path) -> None:
+    text = (here / "line.py").read_text().replace("Splits(Some(6), Some(4), Some(5),", "Splits(Some(6),")
+    (here / "line.py").write_text(text)
+    out = fuxian("run", "line.py")[1]
+    assert re.search(r"^  train/error +\d+\.\d %  +6 examples$", out, re.MULTILINE)
+
+
+def test_of_two_stages_the_last_is_told(fuxian: Fuxian, here: Path) -> None:
+    text = (here / "line.py").read_text()
+    stage = text[text.index("    yield Stage(") :]
+    first, last = (stage.replace("batch=3", f'batch=3, name="{name}"') for name in ("first", "last"))
+    (here / "line.py").write_text(text.replace(stage, first + last))
+    told = json.loads(fuxian("run", "line.py", "--json")[1])
+    assert set(told["metrics"]) >= {"first/test/error", "last/test/error", "test/error"}
+    out = fuxian("run", "line.py")[1]
+    assert re.findall(r"^  (\S+/error) ", out, re.MULTILINE) == ["test/error"]
+
+
 def test_a_device_that_is_not_here(fuxian: Fuxian) -> None:
     if torch.cuda.is_available():
         pytest.skip("it is here")

@@ -240,7 +240,7 @@ def _tell(
 def _telling_names(run: Run, judged: Sequence[Verdict]) -> list[str]:
     """The metrics that are printed (the record and the page have all): of the test split where there is one."""
     stages = {stage["name"] for stage in run.info["stages"]}
-    names = [name for name in run.metrics if name.partition("/")[0] not in stages]
+    names = [name for name in run.metrics if name.count("/") < 2 or name.partition("/")[0] not in stages]
     for part in ("test/", "val/", "train/"):
         if any(name.startswith(part) for name in names):
             claimed = {one.claim.metric for one in judged}
@@ -354,7 +354,8 @@ def demo(words: Sequence[str], terminal: Terminal) -> int:
             terminal.say(f"{MARKS['short']} {entry.name:<16} {what}")
             continue
         folders.append(one.folder)
-        name = next(iter(_telling_names(one, ())), "")
+        claimed = [claim.metric for claim in entry.claims if claim.metric in one.metrics]
+        name = next(iter([*claimed, *_telling_names(one, ())]), "")
         result = f"{name} {measured(name, [one.metrics[name]], one.counts.get(name))}" if name else "done"
         terminal.say(f"{MARKS['ok']} {entry.name:<16} {result}")
     page = write_index(folders, parent / "index.html")
