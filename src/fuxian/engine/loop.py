@@ -12,18 +12,16 @@ and resumed ends with the same bits.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Generator, Mapping
 from inspect import isgenerator
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fuxian.contract import Stage, defines
-from fuxian.engine import judge, seeds
+from fuxian.engine import guard, judge, seeds
 from fuxian.engine.folder import check_stage_name
 from fuxian.engine.judge import Result, train_mode
 from fuxian.engine.players import Player, Spectator
@@ -95,7 +93,8 @@ def train(running: Running, signals: Signals, watch: Watch) -> None:
             if signals.asked:
                 raise Stopped
             if running.step == first:
-                _watched_step(running)
+                with guard.watched(running.model, running.objective):
+                    _step(running)
             else:
                 _step(running)
             now = perf_counter()
@@ -225,52 +224,3 @@ def _closure_step(running: Running, player: Player, batch: Any, parts: int) -> T
     loss = player.optimizer.step(closure)  # type: ignore[arg-type]
     player.after_step()
     return loss.detach()  # type: ignore[union-attr]
-
-
-# ── what a resume could not bring back ──────────────────────────────────────────────────────────────────────────────
-
-
-def _watched_step(running: Running) -> None:
-    """The first step of a stage, which must change nothing that a checkpoint does not hold."""
-    numbers = _python_state(running.model, running.objective)
-    generators = random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002
-    _step(running)
-    changed = [
-        name for name, value in _python_state(running.model, running.objective).items() if numbers.get(name) != value
-    ]
-    if changed:
-        raise ContractError(
-            f"{changed[0]} changed while a step ran, and is a Python value: a resumed run would not have it",
-            do=f"make it a buffer: self.register_buffer({changed[0].rpartition('.')[2]!r}, torch.tensor(…)), changed in place",
-        )
-    now = random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002
-    if now[0] != generators[0] or str(now[1]) != str(generators[1]):
-        raise ContractError(
-            "a step drew from `random` or `numpy.random`: a resumed run would draw other numbers",
-            do="draw from torch's default generator, which is seeded for each step",
-        )
-
-
-def _python_state(model: nn.Module, objective: nn.Module) -> dict[str, Any]:
-    """Numbers, strings and containers of them that modules keep as attributes."""
-    found = {}
-    for root, module in ((type(model).__name__, model), (type(objective).__name__, objective)):
-        for path, part in module.named_modules():
-            for key, value in vars(part).items():
-                if not key.startswith("_") and key != "training" and (plain := _plain(value)) is not None:
-                    found[".".join(filter(None, [root, path, key]))] = plain
-    return found
-
-
-def _plain(value: Any) -> Any:
-    """What stays equal while nothing changes; None for what is rebuilt (tensors, modules, functions) or not a value."""
-    if isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, list | tuple | set | dict):
-        items = value.items() if isinstance(value, dict) else value
-        return (
-            type(value).__name__,
-            len(value),
-            tuple(str(plain) for item in items if (plain := _plain(item)) is not None),
-        )
-    return None
