@@ -21,7 +21,7 @@ from fuxian.proof.record import record, record_claim
 from fuxian.report import write_index, write_report
 from fuxian.report.pictures import inline_image, inline_svg
 
-VOID = {"meta", "link", "br", "img", "path", "circle", "rect", "use"}
+VOID = {"meta", "link", "br", "img", "col", "path", "circle", "rect", "use"}
 NEAR = [0.812, 0.816, 0.820, 0.809, 0.823] * 4
 
 

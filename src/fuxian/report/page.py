@@ -178,13 +178,14 @@ def _curves(report: Report) -> list[dict[str, Any]]:
                         who, _, quantity = key.rpartition("/")
                         lines = quantities.setdefault(quantity, {}).setdefault(who, [{} for _ in report.runs])
                         lines[seed][line["step"]] = nan if value is None else value
-        drawn = [figure for quantity, lines in quantities.items() if (figure := _figure(quantity, lines))]
+        last = max((line["step"] for run in report.runs for line in run.log if line["stage"] == stage), default=0)
+        drawn = [figure for quantity, lines in quantities.items() if (figure := _figure(quantity, lines, last))]
         if drawn:
             figures.append(dict(stage=stage if len(stages) > 1 else "", plots=drawn))
     return figures
 
 
-def _figure(quantity: str, lines: dict[str, list[dict[int, float]]]) -> Markup:
+def _figure(quantity: str, lines: dict[str, list[dict[int, float]]], last: int) -> Markup:
     share = is_share(quantity)
     names = {"": "training", "val": "validation", "train": "training", "test": "test"}
     series = []
@@ -198,7 +199,7 @@ def _figure(quantity: str, lines: dict[str, list[dict[int, float]]]) -> Markup:
     log = bool(finite) and min(finite) > 0 and max(finite) > 40 * min(finite) and not share
     words = quantity.replace("_", " ") + (", %" if share else "")
     write = (lambda value: fixed(value, 1)) if share else significant
-    return plots.curves(plots.describe(words, series, write), words, series, log=log)
+    return plots.curves(plots.describe(words, series, write), words, series, until=last, log=log)
 
 
 def _mean_curve(who: str, seeds: Sequence[dict[int, float]], factor: float) -> plots.Curve:
@@ -309,7 +310,8 @@ def _again(report: Report) -> dict[str, str]:
     info = report.info
     at = f"At commit {info['commit'][:10]}" if info["commit"] and not info["dirty"] else "With the same code"
     where = f"on {info['device']} with {plural(info['threads'], 'thread')} and the versions above"
-    return dict(command=report.command or run_command(report), note=f"{at}, {where}, this gives the same bits.")
+    command = re.sub(r" --name[ =]\S+", "", report.command)  # the name is taken: the same command would be refused
+    return dict(command=command or run_command(report), note=f"{at}, {where}, this gives the same bits.")
 
 
 def _bibtex(paper: Paper) -> str:

@@ -160,8 +160,10 @@ class Curve:
     spread: Sequence[float] = ()
 
 
-def curves(label: str, quantity: str, series: Sequence[Curve], *, x: str = "step", log: bool = False) -> Markup:
-    """Lines over steps, `quantity` (with its unit) at the top left, each line's name at its end.
+def curves(
+    label: str, quantity: str, series: Sequence[Curve], *, x: str = "step", until: float = 0, log: bool = False
+) -> Markup:
+    """Lines over steps from 0 (to `until` at least), `quantity` and unit at the top left, each line's name at its end.
 
     The y axis begins at zero where nothing is below it, or is logarithmic and says so. What stands far above all the
     rest is left off the axis, and written with an arrow.
@@ -171,12 +173,11 @@ def curves(label: str, quantity: str, series: Sequence[Curve], *, x: str = "step
     everything = [b for line in points for _, b in line]
     if not everything:
         return Markup("")
-    first, last = min(line[0][0] for line in points if line), max(line[-1][0] for line in points if line)
-    last = max(last, first + 1)
+    last = max(1, until, *(line[-1][0] for line in points if line))
     low, high, off = _range(everything, log)
     if log:
         low, high = log10(low), log10(high)
-    at_x = lambda value: left + (right - left) * (value - first) / (last - first)
+    at_x = lambda value: left + (right - left) * value / last
 
     def at_y(value: float) -> float:
         share = ((log10(max(value, 1e-300)) if log else value) - low) / (high - low)
@@ -189,10 +190,10 @@ def curves(label: str, quantity: str, series: Sequence[Curve], *, x: str = "step
         parts.append(_text(left - 7, at_y(mark) + 4, text, "t", "end"))
     lines_ = "".join(f"M{left} {at_y(mark):.1f}H{right}" for mark in marks if at_y(mark) < base - 0.5)
     parts.append(f'<path class="g" d="{lines_}"/>')
-    across = [mark for mark in ticks(first if first > 1 else 0, last, 4) if mark >= first or mark == 0]
-    axis = "".join(f"M{max(left, at_x(mark)):.1f} {base}v4" for mark in across)
+    across = ticks(0, last, 4)
+    axis = "".join(f"M{at_x(mark):.1f} {base}v4" for mark in across)
     parts.append(f'<path class="a" d="M{left} {base}H{right}{axis}"/>')
-    parts += [_text(max(left, at_x(mark)), base + 18, general(mark), "t", "middle") for mark in across]
+    parts += [_text(at_x(mark), base + 18, general(mark), "t", "middle") for mark in across]
     parts.append(_text(right + 22, base + 18, x, "t"))
     ends = []
     for i, (curve, line) in enumerate(zip(series, points, strict=True)):

@@ -202,7 +202,8 @@ def _counted(report: Report, metric: str) -> list[str]:
     stage = report.info["stages"][-1]
     best = stage["best_step"]
     if stage.get(split) == count:
-        what = f"All {count:,.0f} {split} examples counted once{' for each seed' if len(report.done) > 1 else ''}"
+        each = " for each seed" if len(report.done) > 1 else ""
+        what = f"All {count:,.0f} {_SPLITS.get(split, split)} examples counted once{each}"
     else:
         what = f"The metric stands on {general(count)} counted"
     chosen = "" if best is None else f"; the weights are the best on validation, of step {best:,}"
@@ -279,9 +280,13 @@ def _main_metric(report: Report) -> str | None:
     return min(names, key=rank, default=None)
 
 
+_SPLITS = {"val": "validation", "train": "training"}
+
+
 def spoken(metric: str) -> str:
-    """`fine-tune/test/top5_error` as `fine-tune test top5 error`."""
-    return metric.replace("/", " ").replace("_", " ").replace("val ", "validation ", 1 if metric.startswith("val/") else 0)
+    """`fine-tune/val/top5_error` as `fine-tune validation top5 error`."""
+    *stage, split, name = ["", *metric.split("/")]
+    return " ".join([*stage, _SPLITS.get(split, split), name]).replace("_", " ").strip()
 
 
 def _one(metric: str, value: float) -> str:
