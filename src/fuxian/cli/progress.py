@@ -63,7 +63,7 @@ class Progress(Watch):
         self.losses = losses or self.losses
         if self.live:
             self._draw()
-        elif self.total and 10 * step // self.total > 10 * before // self.total:
+        elif step < self.total and 10 * step // self.total > 10 * before // self.total:  # the last has `stage_ended`
             self._line()
 
     def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
