@@ -58,7 +58,7 @@ def _plain(value: Any) -> Any:
         return None if value.requires_grad else value.clone()
     if isinstance(value, list | tuple | set | dict):
         items = value.items() if isinstance(value, dict) else value
-        return type(value).__name__, len(value), tuple(str(_plain(item)) for item in items)
+        return type(value).__name__, len(value), tuple(str(_plain(item)) for item in items if not isinstance(item, Tensor))
     return None
 
 

@@ -165,7 +165,7 @@ def _turns(running: Running, batch: Any) -> None:
                 share = len(part) / len(batch)
             if isinstance(player, Player):
                 if player.wants_closure:
-                    loss = _closure_step(running, player, batch, len(parts))
+                    loss, weight = _closure_step(running, player, batch, len(parts)), 0.0
                 else:
                     (loss if share == 1.0 else loss * share).backward(inputs=player.inputs)
             number = loss.item() if loss.device.type == "cpu" else loss.detach()
@@ -216,7 +216,8 @@ def _closure_step(running: Running, player: Player, batch: Any, parts: int) -> T
     def closure() -> Tensor:
         seeds.seed_torch(running.streams[1] + running.step)
         with running.autocast():
-            _, loss, *_ = next(iter(running.objective.losses(running.model, batch)))
+            _, loss, *weight = next(iter(running.objective.losses(running.model, batch)))
+        loss = loss / weight[0] if weight else loss
         player.begin(running.step, running.total, running.history)
         loss.backward()
         return loss
