@@ -143,6 +143,7 @@ def _turns(running: Running, batch: Any) -> None:
     losses = [objective.losses(running.model, part) for part in parts]
     if not isgenerator(losses[0]):
         raise ContractError(f"{type(objective).__name__}.losses is no generator", do="write `yield player, loss` in it")
+    taken = False  # whether any player had a turn
     while True:
         player, value, weight = None, 0.0, 0.0
         for part, micro in zip(parts, losses, strict=True):
@@ -151,6 +152,8 @@ def _turns(running: Running, batch: Any) -> None:
             if yielded is None and micro is losses[0]:
                 for other in losses[1:]:
                     _same_players(next(other, None) is None)
+                if not taken:
+                    raise ContractError(f"{type(objective).__name__}.losses yielded nothing: no player has learned")
                 return
             _same_players(yielded is not None and (player is None or yielded[0] == player.name))
             if player is None:
@@ -175,6 +178,7 @@ def _turns(running: Running, batch: Any) -> None:
             value = value / weight
             for gradient in [w.grad for w in player.weights if w.grad is not None]:
                 gradient /= weight
+        taken = True
         running.note(player.name, value)  # stops the run if it is not finite, before the weights move
         if isinstance(player, Player) and not player.wants_closure:
             player.step()
