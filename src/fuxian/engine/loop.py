@@ -126,8 +126,11 @@ def _step(running: Running) -> None:
     seeds.seed_torch(loss_stream + running.step)
     if defines(running.objective, "update"):
         with torch.no_grad():
-            for name, value in running.objective.update(running.model, batch).items():
-                running.note(name, value)
+            numbers = running.objective.update(running.model, batch)
+        if not isinstance(numbers, Mapping):
+            raise ContractError(f"{type(running.objective).__name__}.update returns {{name: number}}, to be logged")
+        for name, value in numbers.items():
+            running.note(name, value)
     else:
         _turns(running, batch)
     running.step += 1

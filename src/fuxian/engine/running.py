@@ -51,6 +51,11 @@ class Running:
             for player in self.players:
                 (self.model if player == "model" else self.model.get_submodule(player)).compile()
 
+        kind = type(self.objective).__name__
+        updates = defines(self.objective, "update")
+        if updates and self.players:
+            raise ContractError(f"{kind} defines update, and stage {name} has an optimizer", do="leave optimizer out")
+
         self.examples = len(self.data.train) if self.data is not None else 1
         if self.examples < 1:
             raise ContractError(f"the training split of stage {name} is empty")
@@ -59,6 +64,11 @@ class Running:
         self.per_epoch = self.examples // self.batch + rest
         self.total = stage.steps if stage.steps is not None else (stage.epochs or 0) * self.per_epoch  # schedules see this
         self.last = self.total if settings.limit is None else min(self.total, settings.limit)
+        if self.total and not updates and not defines(self.objective, "losses"):
+            raise ContractError(
+                f"{kind} defines neither losses nor update, and stage {name} has steps to take",
+                do="define losses(model, batch), or give steps=0 to measure only",
+            )
         self.log_every = max(1, math.ceil(self.total / LINES))
         self.evaluate_every = stage.evaluate_every or self.per_epoch
         self.validates = self.data is not None and self.data.val is not None and defines(self.objective, "evaluate")
