@@ -51,7 +51,13 @@ def validate(running: Running, signals: Signals, watch: Watch) -> None:
 def stopping(running: Running) -> bool:
     """What the stage's own rule says of its history. Asked again after a resume: the rule is a pure function."""
     stop = running.stage.stop
-    return stop is not None and running.evaluated == running.step > 0 and bool(stop(running.history))
+    if stop is None or not running.evaluated == running.step > 0:
+        return False
+    try:
+        return bool(stop(running.history))
+    except KeyError as error:
+        there = ", ".join(running.history[-1])
+        raise ContractError(f"stop= asks for {error}, and the validation measures {there}") from None
 
 
 def final(running: Running, signals: Signals) -> tuple[Result, dict[str, float]]:
