@@ -78,6 +78,8 @@ def measure(
                 " each counts once",
                 do="let `evaluate` yield one row for each example of the batch, in every batch",
             )
+    if not result:
+        raise ContractError(f"{type(objective).__name__}.evaluate yielded nothing: there is no metric")
     if counts is not None:
         counts |= {name: weight for name, (_, weight) in sums.items()}
         counts |= {name: metric.count for name, metric in metrics.items()}
