@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ class RunFolder:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._log.close()
+        with suppress(OSError):  # what could not be written was told when it was tried
+            self._log.close()
         self._lock.release()
 
     # ── run.json, result.json ───────────────────────────────────────────────────────────────────────────────────────

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import shlex
@@ -399,6 +400,16 @@ def _reported(entry: catalog.Entry, folder: RunFolder, info: dict[str, Any], kno
     except FuxianError as error:
         record({OutOfRoom: "no space", DataMissing: "no data"}.get(type(error), "error"), error)
         raise
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            record("error", error)
+            raise
+        record("no space", error)
+        raise OutOfRoom(
+            f"the disk is full: {error.strerror}",
+            where=str(error.filename or folder.path),
+            do=f"make room, then: fuxian resume {shlex.quote(str(folder.path))}",
+        ) from error
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         text = str(error).lower()
         if isinstance(error, RuntimeError) and not any(sign in text for sign in ("out of memory", "allocate memory")):
