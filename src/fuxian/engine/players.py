@@ -115,7 +115,7 @@ def players_of(
         if name == "model" and not spec.of:
             owned[name] = list(weights)
             continue
-        parts = [_submodule(model, objective, part, name) for part in spec.of or (name,)]
+        parts = [submodule(model, objective, part, name) for part in spec.of or (name,)]
         inside = {id(p) for part in parts for p in part.parameters()}
         owned[name] = [key for key in weights if key in inside]
         if not owned[name]:
@@ -132,7 +132,7 @@ def players_of(
     }
 
 
-def _submodule(model: nn.Module, objective: Objective, part: str, player: str) -> nn.Module:
+def submodule(model: nn.Module, objective: Objective, part: str, player: str) -> nn.Module:
     for owner in (model, objective):
         try:
             return owner.get_submodule(part)

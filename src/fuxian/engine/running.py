@@ -15,7 +15,7 @@ from fuxian.contract import Batch, History, Splits, Stage, defines
 from fuxian.engine import seeds, state
 from fuxian.engine.device import move
 from fuxian.engine.folder import RunFolder
-from fuxian.engine.players import players_of
+from fuxian.engine.players import players_of, submodule
 from fuxian.errors import ContractError, NotFinite
 
 LINES = 500  # of a stage's log, about
@@ -48,8 +48,10 @@ class Running:
         self.objective.to(settings.device)
         self.players = players_of(self.model, self.objective, stage.optimizer)
         if settings.compile:
-            for player in self.players:
-                (self.model if player == "model" else self.model.get_submodule(player)).compile()
+            for player in self.players.values():
+                for part in player.spec.of or (player.name,):
+                    whole = part == "model" and not player.spec.of
+                    (self.model if whole else submodule(self.model, self.objective, part, player.name)).compile()
 
         kind = type(self.objective).__name__
         updates = defines(self.objective, "update")
