@@ -388,13 +388,10 @@ def _reported(entry: catalog.Entry, folder: RunFolder, info: dict[str, Any], kno
         record({code: name for name, code in CODES.items()}[error.code], error, "stopped")
         raise
     except NotFinite as error:
-        rates = [(knob, value) for knob, value in knobs.items() if knob == "lr" or knob.startswith("lr_")]
-        if rates:
-            defaults = {knob.name: knob.default for knob in entry.knobs}
-            name, value = rates[0]
-            error.lines["do"] = (
-                f"lower --{name.replace('_', '-')} (it is {value:g}; the default is {defaults[name]:g}), then run again"
-            )
+        rate = next((knob for knob in entry.knobs if knob.name == "lr" or knob.name.startswith("lr_")), None)
+        if rate:
+            value = knobs[rate.name]
+            error.lines["do"] = f"lower {rate.flag} (it is {value}; the default is {rate.default}), then run again"
         record("not finite", error)
         raise
     except FuxianError as error:
