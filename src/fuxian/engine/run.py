@@ -299,6 +299,7 @@ def _train_stage(running: Running, info: dict[str, Any], log_began: int, signals
         metrics, counts = judge.final(running, signals)
         judge.draw(running, _judged_split(running))
     except Stopped:
+        folder.newest(name)  # reads it again: what is called verified has been
         path = folder.newest_path(name)
         raise Interrupted(
             f"stopped by {signals.asked} at stage {name}, step {running.step:,} of {running.last:,}",
