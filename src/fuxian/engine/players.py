@@ -76,6 +76,8 @@ class Player:
         for name, saved in state["optimizer"].items():
             weight = self.named[name]
             self.optimizer.state[weight] = {key: _like(weight, value) for key, value in saved.items()}
+            if self.optimizer.defaults.get("fused") and "step" in saved:  # counted where the kernel runs
+                self.optimizer.state[weight]["step"] = saved["step"].to(weight.device)
         if self.average is not None:
             for average, saved in zip(self.average, state["average"].values(), strict=True):
                 average.copy_(saved)
