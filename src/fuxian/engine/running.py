@@ -16,7 +16,7 @@ from fuxian.engine import seeds, state
 from fuxian.engine.device import move
 from fuxian.engine.folder import RunFolder
 from fuxian.engine.players import players_of, submodule
-from fuxian.errors import ContractError, NotFinite
+from fuxian.errors import ContractError, NotFinite, RunUnusable
 
 LINES = 500  # of a stage's log, about
 
@@ -229,6 +229,11 @@ class Running:
         self.saved = self.step
 
     def load(self, saved: dict[str, Any]) -> None:
+        if saved["players"].keys() != self.players.keys():
+            raise RunUnusable(
+                f"stage {self.name} was saved with the players {', '.join(saved['players'])}, and has {', '.join(self.players)}",
+                do="resume with the code and the knobs that the run began with",
+            )
         self.step = self.saved = saved["step"]
         self.history, self.evaluated, self.best = saved["history"], saved["evaluated"], saved["best"]
         self.pending = [(step, name, value) for step, name, value in saved["pending"]]
