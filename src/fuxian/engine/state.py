@@ -18,7 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fuxian.errors import OutOfRoom, RunUnusable
+from fuxian.errors import ContractError, OutOfRoom, RunUnusable
 
 FORMAT = 1  # of checkpoints and of run.json; a newer one is refused
 
@@ -30,6 +30,11 @@ class Damaged(Exception):
 def pack(tree: Any, tensors: dict[str, Tensor], path: str = "") -> Any:
     """The JSON skeleton of a tree; its tensors go into `tensors` under their paths."""
     if isinstance(tree, Tensor):
+        if tree.layout != torch.strided:
+            raise ContractError(
+                f"{path.rpartition('/')[2]} is a sparse tensor, which no checkpoint can hold",
+                do="register_buffer(…, persistent=False): the recipe makes it again",
+            )
         while path in tensors:  # {"a/b": …} beside {"a": {"b": …}}, 0 beside "0"
             path += "'"
         tensors[path] = tree.detach().cpu().contiguous().clone()  # a copy: safetensors refuses shared storage
