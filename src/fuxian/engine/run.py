@@ -139,9 +139,9 @@ def run_seeds(method: str | Path, seeds: Sequence[int], *, name: str | None = No
     """The same run with several seeds: `<name>/seed-0`, `seed-1`, … Options and knobs as in `run`."""
     entry = catalog.find(str(method))
     family = f"{entry.family}.{entry.name}" if entry.module else entry.name
-    folder = new_folder(runs_folder() / family, name)
     if len(set(seeds)) < len(seeds):
         raise WrongInput(f"--seeds {','.join(map(str, seeds))} names a seed twice")
+    folder = new_folder(runs_folder() / family, name)
     saved = {
         "format": state.FORMAT,
         "method": str(method),
