@@ -55,8 +55,9 @@ def drive(
         name = check_stage_name(stage.name, list(results))
         stages.append(stage)
         metrics = results[name] = play(stage, name)
-        stage.model.eval()
-        stage.objective.eval()
+        for module in (stage.model, stage.objective):
+            module.eval()
+            module.zero_grad()  # what a recipe adds to must be the same, whether the stage was trained or restored
 
 
 def _returned(value: Any) -> dict[str, float]:

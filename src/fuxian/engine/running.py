@@ -172,9 +172,7 @@ class Running:
                 weight.data.copy_(value)
 
     def settle(self) -> None:
-        """Leaves in the model what is judged, and no gradients: the best weights, else the average, else the last."""
-        for weight in [w for player in self.players.values() for w in player.weights]:
-            weight.grad = None  # a resumed recipe would find none
+        """Leaves in the model what is judged: the best weights, else the average, else the last."""
         if self.best is not None:
             self._copy(self.best["weights"], f"best weights of stage {self.name}")
             return
