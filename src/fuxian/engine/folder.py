@@ -99,7 +99,9 @@ class RunFolder:
     def write_info(self, info: Mapping[str, Any]) -> None:
         state.write_text(self.path / "run.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n")
 
-    def write_result(self, metrics: Mapping[str, float], counts: Mapping[str, float], stages: Mapping[str, Mapping[str, float]]) -> None:
+    def write_result(
+        self, metrics: Mapping[str, float], counts: Mapping[str, float], stages: Mapping[str, Mapping[str, float]]
+    ) -> None:
         cleaned = {name: clean(values) for name, values in stages.items()}
         result = {"metrics": clean(metrics), "counts": clean(counts), "stages": cleaned}
         state.write_text(self.path / "result.json", json.dumps(result, indent=1, allow_nan=False) + "\n")

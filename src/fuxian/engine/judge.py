@@ -61,7 +61,7 @@ def stopping(running: Running) -> bool:
 
 
 def final(running: Running, signals: Signals) -> tuple[Result, dict[str, float]]:
-    """Metrics of the judged weights, and what each stands on: `val/…`, and `test/…` or, where there is no test, `train/…`."""
+    """Metrics of the judged weights, and what each stands on: `val/…`, and `test/…` or else `train/…`."""
     data = running.data
     if data is None or not defines(running.objective, "evaluate"):
         return {}, {}

@@ -38,7 +38,7 @@ DRAW_SECONDS = 60.0  # between pictures while a stage trains
 def drive(
     recipe: Generator[Stage, Result | None, Mapping[str, float] | None], seed: int, play: Callable[[Stage, str], Result]
 ) -> tuple[dict[str, Result], dict[str, float], list[Stage]]:
-    """Runs a recipe to its end; `play` trains or restores a stage. Returns metrics by stage, the recipe's own, the stages."""
+    """Runs a recipe to its end; `play` trains or restores a stage. Returns metrics by stage, the recipe's own, stages."""
     results: dict[str, Result] = {}
     stages: list[Stage] = []
     metrics: Result | None = None
@@ -154,12 +154,13 @@ def _turns(running: Running, batch: Any) -> None:
             with running.autocast():
                 yielded: Any = next(micro, None)
             if yielded is None and micro is losses[0]:
-                for other in losses[1:]:
-                    _same_players(next(other, None) is None)
+                if any(next(other, None) is not None for other in losses[1:]):
+                    raise _uneven()
                 if not taken:
                     raise ContractError(f"{type(objective).__name__}.losses yielded nothing: no player has learned")
                 return
-            _same_players(yielded is not None and (player is None or yielded[0] == player.name))
+            if yielded is None or (player is not None and yielded[0] != player.name):
+                raise _uneven()
             if player is None:
                 player = _player(running, yielded)
                 if isinstance(player, Player):
@@ -188,11 +189,10 @@ def _turns(running: Running, batch: Any) -> None:
             player.step()
 
 
-def _same_players(same: bool) -> None:
-    if not same:
-        raise ContractError(
-            "the micro-batches of one step yield different players", do="let losses yield the same for any batch"
-        )
+def _uneven() -> ContractError:
+    return ContractError(
+        "the micro-batches of one step yield different players", do="let losses yield the same for any batch"
+    )
 
 
 def _player(running: Running, yielded: Any) -> Player | Spectator:

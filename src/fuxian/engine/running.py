@@ -229,7 +229,7 @@ class Running:
     def load(self, saved: dict[str, Any]) -> None:
         if saved["players"].keys() != self.players.keys():
             raise RunUnusable(
-                f"stage {self.name} was saved with the players {', '.join(saved['players'])}, and has {', '.join(self.players)}",
+                f"stage {self.name} has the players {', '.join(self.players)}; saved: {', '.join(saved['players'])}",
                 do="resume with the code and the knobs that the run began with",
             )
         self.step = self.saved = saved["step"]
