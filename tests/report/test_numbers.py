@@ -76,6 +76,7 @@ def test_written(function: str, arguments: tuple[Any, ...], text: Any) -> None:
     [
         ("test/accuracy", [0.81, 0.82, 0.822], {}, "81.7 ± 0.6"),  # std 0.64: its first figure
         ("test/accuracy", [0.7, 0.8, 0.9], {}, "80 ± 10"),
+        ("test/accuracy", [0.8, 0.8013576], {}, "80.1 ± 0.1"),  # std 0.096 is 0.1 to one figure
         ("test/accuracy", [0.81, 0.82, 0.822], {"literals": (0.8153, 0.01)}, "81.73 ± 0.64"),
         ("test/accuracy", [0.9909], {"count": 10_000}, "99.09"),
         ("test/accuracy", [0.816], {"count": 1000}, "81.6"),

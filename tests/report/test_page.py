@@ -214,6 +214,21 @@ def test_claims_of_other_settings_come_from_the_record(runs: Any, methods: Path)
     assert "killed 3 times" in page.source
 
 
+def test_what_this_run_found_stands_in_the_table(runs: Any) -> None:
+    page = check(write_report(runs.seeds(NEAR)))
+    row = next(row for row in page.source.split("<tr>") if row.startswith('<th scope="row">Cora'))
+    assert "reproduced" in row
+    assert "this page" in row
+    assert "<b>81.6</b> ± 0.5" in row
+
+
+def test_two_figures_share_no_id(runs: Any) -> None:
+    folder = runs.one()
+    for name in ("train-one", "train-two"):
+        figures.save(figures.lines({"a": ([0, 1], [1.0, 2.0])}), folder / "pictures" / name)
+    assert any(one.startswith("p1-") for one in check(write_report(folder)).ids)
+
+
 def test_players_and_stages(runs: Any) -> None:
     first = json.loads((runs.one("x") / "run.json").read_text())["stages"][0]
     stages = [
@@ -321,12 +336,12 @@ def test_a_figure_is_only_drawing() -> None:
         "<style>*{color:red}</style><script>x()</script><foreignObject><b>x</b></foreignObject>"
         '<a xlink:href="http://x"><text>hidden</text></a><image xlink:href="http://x/y.png"/>'
         '<path id="a" d="M 1.234 2.345 &#10;L 1.234 2.345" style="fill: url(http://x)"/>'
-        '<path style="stroke: #0072B2; fill: #123456; clip: url(#a)"/><use xlink:href="#a"/><g id="unused"/>'
+        '<path onclick="x()" style="stroke: #0072B2; fill: #123456; clip: url(#a)"/><use xlink:href="#a"/><g id="unused"/>'
         "<text style=\"font-family: 'DejaVu Sans Mono', monospace; fill: #1a1c1e\">a &lt; b</text></svg>"
     )
     out = inline_svg(evil, "p1-", 'what "it" is')
     assert out.startswith('<svg class="p" viewBox="0 0 9 9" role="img" aria-label="what &quot;it&quot; is"')
-    gone = ["script", "foreign", "hidden", "http", "onload", "unused", "#0072B2", "DejaVu", "color:red"]
+    gone = ["script", "foreign", "hidden", "http", "onload", "onclick", "unused", "#0072B2", "DejaVu", "color:red"]
     kept = ["var(--blue)", "#123456", 'id="p1-a"', 'href="#p1-a"', "url(#p1-a)", "var(--mono)", "var(--ink)"]
     kept += ["a &lt; b", "M1.2 2.3h0"]
     assert [words for words in gone if words in out] == []
