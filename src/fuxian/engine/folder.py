@@ -93,6 +93,8 @@ class RunFolder:
             ) from None
         except ValueError as error:
             raise RunUnusable(f"{self.path / 'run.json'} is damaged: {error}") from None
+        if not isinstance(info, dict):
+            raise RunUnusable(f"{self.path / 'run.json'} is damaged: it holds a {type(info).__name__}")
         state.refuse_newer(info.get("format"), self.path)
         return info
 

@@ -92,7 +92,7 @@ def read(folder: Path) -> dict[str, Any]:
     """The tree that was written there. Raises Damaged where a hash does not match, RunUnusable for a newer format."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-        form, hashes = manifest["format"], manifest["sha256"]
+        form, hashes = manifest["format"], dict(manifest["sha256"])
     except FileNotFoundError:
         raise Damaged("manifest.json is missing") from None
     except (ValueError, KeyError, TypeError, OSError):
