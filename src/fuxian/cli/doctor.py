@@ -19,7 +19,7 @@ from fuxian.catalog import nearest
 from fuxian.cli.options import Parser
 from fuxian.cli.terminal import MARKS, Terminal
 from fuxian.errors import FuxianError
-from fuxian.report.numbers import plural, size
+from fuxian.numbers import plural, size
 
 VARIABLES = ("FUXIAN_RUNS", "FUXIAN_DATA", "FUXIAN_CACHE", "FUXIAN_OFFLINE", "FUXIAN_MIRROR")
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from fuxian.cli.terminal import MARKS, Terminal, loss, measured, shown
 from fuxian.engine.watch import Watch
-from fuxian.report.numbers import THIN, duration, plural, rate
+from fuxian.numbers import THIN, duration, plural, rate
 
 BAR = 24  # cells at most
 QUIET = 10.0  # seconds without a line after which an evaluation gets one

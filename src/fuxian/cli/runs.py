@@ -23,7 +23,7 @@ from fuxian.cli.terminal import MARKS, Terminal, measured, shown
 from fuxian.errors import FuxianError, Interrupted, WrongInput
 from fuxian.facts import Paper
 from fuxian.proof.claims import Verdict, matching, verdict
-from fuxian.report.numbers import plural, scale
+from fuxian.numbers import plural, scale
 
 if TYPE_CHECKING:
     from fuxian.engine.run import Run

@@ -17,7 +17,7 @@ from fuxian.cli.options import Parser, metavar, plain
 from fuxian.cli.terminal import MARKS, Terminal, coloured
 from fuxian.proof.card import Proof, card, recorded, sentence
 from fuxian.proof.claims import Verdict
-from fuxian.report.numbers import NONE, plural, scale
+from fuxian.numbers import NONE, plural, scale
 
 
 def list_methods(words: Sequence[str], terminal: Terminal) -> int:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.text import Text
 
 from fuxian.errors import CheckFailed, FuxianError, Interrupted, NotFinite
-from fuxian.report import numbers
+from fuxian import numbers
 
 WIDTH = 100
 MARKS = {"ok": "●", "short": "◆", "part": "◐", "scale": "○", "none": "–", "stopped": "■"}

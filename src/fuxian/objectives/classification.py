@@ -51,8 +51,9 @@ class Classification(Objective):
         if wrong:
             images, labels, guesses = zip(*wrong[:24], strict=True)
             low, high = torch.stack(images).aminmax()
+            shown = (torch.stack(images) - low) / (high - low)
             drawn["mistakes"] = figures.labelled_images(
-                (torch.stack(images) - low) / (high - low),
+                1 - shown if shown.shape[1] == 1 else shown,  # grey digits as ink on paper
                 [f"{self.names[t]}, read as {self.names[p]}" for t, p in zip(labels, guesses, strict=True)],
                 columns=6,
             )

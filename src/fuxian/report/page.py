@@ -23,7 +23,7 @@ from fuxian.facts import Paper
 from fuxian.proof.card import Proof, card
 from fuxian.proof.claims import Verdict
 from fuxian.report import plots
-from fuxian.report.numbers import NONE, duration, fixed, is_share, plural, rate, significant, size
+from fuxian.numbers import NONE, duration, fixed, is_share, plural, rate, significant, size
 from fuxian.report.pictures import inline_image, inline_svg
 from fuxian.report.result import as_sentence, claim_rows, knob_text, metric_rows, opening_of, run_command, shown
 from fuxian.report.runs import Report, read

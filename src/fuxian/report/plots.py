@@ -12,7 +12,7 @@ from math import ceil, floor, isfinite, log10
 
 from markupsafe import Markup, escape
 
-from fuxian.report.numbers import fixed, general
+from fuxian.numbers import fixed, general
 
 DASHES = ("", "7 5", "1.5 5", "10 4 1.5 4", "4 4")
 _LETTER = 7.6  # units of width that a letter takes at most, at the size that narrow screens get

@@ -15,7 +15,7 @@ from markupsafe import Markup
 from fuxian.proof.card import distance, name, recorded, sentence
 from fuxian.proof.claims import Verdict, mean_std
 from fuxian.report import plots
-from fuxian.report.numbers import (
+from fuxian.numbers import (
     NONE,
     Scale,
     duration,

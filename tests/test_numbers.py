@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from fuxian.report import numbers
-from fuxian.report.numbers import scale
+from fuxian import numbers
+from fuxian.numbers import scale
 
 
 @pytest.mark.parametrize(
