@@ -33,6 +33,7 @@ from torch import Tensor, nn
 import fuxian
 from fuxian.engine import loop
 from fuxian.engine.run import resume, run
+from fuxian.engine.watch import Watch as Watch
 
 SOURCE = str(Path(fuxian.__file__).parent)
 TRACED = (os.path.join(SOURCE, "engine") + os.sep, os.path.join(SOURCE, "evaluation.py"))
@@ -153,12 +154,12 @@ def _digest(value: Any) -> str:
     return repr(value) if isinstance(value, bool | int | float | str | None) else type(value).__name__
 
 
-def outcome(folder: Path) -> dict[str, str]:
+def outcome(folder: Path, digests: bool = True) -> dict[str, str]:
     """Everything that a finished run must have the same bits of, by name."""
     files = [folder / "metrics.jsonl", folder / "result.json", *folder.glob("checkpoints/*-done/tensors.safetensors")]
     files += folder.glob("pictures/*")
     found = {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    for number, stage in enumerate(json.loads((folder / "digest.json").read_text())):
+    for number, stage in enumerate(json.loads((folder / "digest.json").read_text()) if digests else []):
         found |= {f"stage {number + 1}: {name}": value for name, value in stage.items()}
     left = [path.name for path in (folder / "checkpoints").iterdir() if not path.name.endswith("-done")]
     return {**found, "left over": str(left), "status": json.loads((folder / "run.json").read_text())["status"]}
@@ -186,18 +187,18 @@ def chain(job: Job, folder: Path, kills: Iterable[Kill]) -> int:
 def plans(lines: Mapping[str, int], chains: int, length: int, seed: int = 0) -> list[list[Kill]]:
     """Chains of kills that meet every place in turn, none so late that a run would be over before its last kill."""
     draw = random.Random(f"{seed} {sorted(lines.items())}")  # the same for the same code, unlike for unlike
-    there = [place for place in PLACES if _in(lines, place)]
+    there = [place for place in PLACES if within(lines, place)]
     found = []
     for number in range(chains):
         plan = []
         for position in range(length):
             place = there[(number * length + position) % len(there)]
-            plan.append(Kill(place, draw.randint(1, max(1, 2 * _in(lines, place) // length))))
+            plan.append(Kill(place, draw.randint(1, max(1, 2 * within(lines, place) // length))))
         found.append(plan)
     return found
 
 
-def _in(lines: Mapping[str, int], places: tuple[str, ...]) -> int:
+def within(lines: Mapping[str, int], places: tuple[str, ...]) -> int:
     return sum(count for name, count in lines.items() if not places or name in places)
 
 

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fuxian.contract import Batch, Metric, Objective, Splits, Stage
+from fuxian.engine.run import Run, run
 from fuxian.evaluation import batches, measure
 from fuxian.optim import adam, adamw, cosine, exponential, lbfgs, patience, rmsprop, sgd
 
@@ -375,10 +376,41 @@ TOYS: list[Callable[[], Iterator[Stage]]] = [
 ]  # fmt: skip
 
 
-def file_of(toy: Callable[..., Any] | str, folder: Path) -> str:
+HELD: dict[str, Callable[..., Any]] = {}  # recipes that a test made, for runs in its own process
+
+
+def file_of(toy: Callable[..., Any], folder: Path) -> str:
     """A user's file whose recipe is that toy."""
-    name = toy if isinstance(toy, str) else toy.__name__
-    path = folder / f"{name}.py"
+    name = toy.__name__
     recipe = f"def recipe():\n    return (yield from toys.{name}())\n"
-    path.write_text(f'"""The toy {name}."""\n\nfrom tests.engine import toys\n\n\n{recipe}')
+    return _write(folder / f"{name}.py", recipe)
+
+
+def play(toy: Callable[..., Any], folder: Path, **options: Any) -> Run:
+    """Runs a recipe in this process, in a new folder under `folder`; one checkpoint a step."""
+    key = f"recipe{len(HELD)}"
+    HELD[key] = toy
+    path = _write(folder / f"{key}.py", f"def recipe():\n    return (yield from toys.HELD[{key!r}]())\n")
+    return run(path, **{"parent": folder, "save_seconds": 0.0, **options})
+
+
+def stage(model: nn.Module | None = None, objective: Objective | None = None, **changes: Any) -> Stage:
+    """A stage of four steps, with these changes."""
+    fields: dict[str, Any] = dict(data=rows(), optimizer=sgd(0.1), steps=4, batch=16)
+    fields |= changes
+    return Stage(model or mlp(), fields.pop("data"), objective or Classify(), **fields)
+
+
+def one(**changes: Any) -> Callable[[], Iterator[Stage]]:
+    """A recipe of one such stage, made anew each time: values that are functions make the field's value."""
+
+    def recipe() -> Iterator[Stage]:
+        yield stage(**{name: value() if name in ("model", "objective") else value for name, value in changes.items()})
+
+    return recipe
+
+
+def _write(path: Path, recipe: str) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'"""A toy."""\n\nfrom tests.engine import toys\n\n\n{recipe}')
     return str(path)
