@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import fuxian
-from fuxian.catalog import nearest
 from fuxian.cli.terminal import Terminal
 from fuxian.errors import FuxianError, WrongInput
+from fuxian.knobs import nearest
 
 COMMANDS = {  # name: (module, function, one line of help)
     "demo": ("runs", "demo", "every method in its quick form, and one page of the results"),

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from fuxian.catalog import nearest
 from fuxian.cli.options import Parser
 from fuxian.cli.terminal import MARKS, Terminal
 from fuxian.errors import FuxianError
+from fuxian.knobs import nearest
 from fuxian.numbers import plural, size
 
 VARIABLES = ("FUXIAN_RUNS", "FUXIAN_DATA", "FUXIAN_CACHE", "FUXIAN_OFFLINE", "FUXIAN_MIRROR")

@@ -8,8 +8,9 @@ import shutil
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from fuxian.catalog import Entry, Knob, nearest
+from fuxian.catalog import Entry
 from fuxian.errors import WrongInput
+from fuxian.knobs import Knob, nearest
 
 KNOB = "knob "  # before a knob's name among the parsed values: it cannot meet an option's name
 

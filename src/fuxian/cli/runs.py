@@ -22,8 +22,8 @@ from fuxian.cli.progress import Progress
 from fuxian.cli.terminal import MARKS, Terminal, measured, shown
 from fuxian.errors import FuxianError, Interrupted, WrongInput
 from fuxian.facts import Paper
-from fuxian.proof.claims import Verdict, matching, verdict
 from fuxian.numbers import plural, scale
+from fuxian.proof.claims import Verdict, matching, verdict
 
 if TYPE_CHECKING:
     from fuxian.engine.run import Run

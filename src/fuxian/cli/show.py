@@ -12,12 +12,13 @@ from typing import Any
 from rich.table import Table
 
 from fuxian import catalog
-from fuxian.catalog import Entry, Knob
+from fuxian.catalog import Entry
 from fuxian.cli.options import Parser, metavar, plain
 from fuxian.cli.terminal import MARKS, Terminal, coloured
+from fuxian.knobs import Knob
+from fuxian.numbers import NONE, plural, scale
 from fuxian.proof.card import Proof, card, recorded, sentence
 from fuxian.proof.claims import Verdict
-from fuxian.numbers import NONE, plural, scale
 
 
 def list_methods(words: Sequence[str], terminal: Terminal) -> int:

@@ -16,8 +16,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from fuxian.errors import CheckFailed, FuxianError, Interrupted, NotFinite
 from fuxian import numbers
+from fuxian.errors import CheckFailed, FuxianError, Interrupted, NotFinite
 
 WIDTH = 100
 MARKS = {"ok": "●", "short": "◆", "part": "◐", "scale": "○", "none": "–", "stopped": "■"}
