@@ -8,6 +8,7 @@ is never touched, and the same input gives the same bytes.
 from __future__ import annotations
 
 import textwrap
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -243,7 +244,8 @@ def save(picture: Figure | Tensor, path: str | Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(picture, Figure):
         path = path.with_name(path.name + ".svg")
-        with mpl.rc_context(_STYLE):
+        with mpl.rc_context(_STYLE), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # text stays text: a reader's own face has the character
             picture.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
         return path
     if not hasattr(picture, "detach") or picture.dim() not in (2, 3):
