@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from fuxian.errors import ContractError
@@ -53,7 +52,7 @@ def _unsaved(*roots: nn.Module) -> Iterator[tuple[str, Any]]:
 def _plain(value: Any) -> Any:
     """What stays equal while nothing changes; None for what is rebuilt (modules, functions, results) or not a value."""
     if isinstance(value, bool | int | float | str):
-        return value
+        return repr(value)  # NaN is no equal of itself
     if isinstance(value, Tensor):
         return None if value.requires_grad else value.clone()
     if isinstance(value, list | tuple | set | dict):
@@ -65,5 +64,9 @@ def _plain(value: Any) -> Any:
 def _same(before: Any, after: Any) -> bool:
     """A tensor that was not there before, or had another shape, is the batch's or a cache: made again when needed."""
     if isinstance(after, Tensor):
-        return not isinstance(before, Tensor) or before.shape != after.shape or torch.equal(before, after)
+        return not isinstance(before, Tensor) or before.shape != after.shape or bool(_equal(before, after).all())
     return not isinstance(before, Tensor) and before == after
+
+
+def _equal(before: Tensor, after: Tensor) -> Tensor:
+    return (before == after) | ((before != before) & (after != after))  # NaN beside NaN
