@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fuxian.facts import Claim
+from fuxian.numbers import duration, fixed, plural, ratio, scale, small
 from fuxian.proof.claims import Mark, Verdict, verdict
 from fuxian.proof.record import claim_record, method_hash, proofs
-from fuxian.numbers import duration, fixed, plural, ratio, scale, small
 
 if TYPE_CHECKING:
     from fuxian.catalog import Entry

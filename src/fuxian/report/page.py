@@ -20,10 +20,10 @@ from markupsafe import Markup
 from fuxian import __version__
 from fuxian.catalog import Entry
 from fuxian.facts import Paper
+from fuxian.numbers import NONE, duration, fixed, is_share, plural, rate, significant, size
 from fuxian.proof.card import Proof, card
 from fuxian.proof.claims import Verdict
 from fuxian.report import plots
-from fuxian.numbers import NONE, duration, fixed, is_share, plural, rate, significant, size
 from fuxian.report.pictures import inline_image, inline_svg
 from fuxian.report.result import as_sentence, claim_rows, knob_text, metric_rows, opening_of, run_command, shown
 from fuxian.report.runs import Report, read

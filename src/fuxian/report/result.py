@@ -12,9 +12,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from fuxian.proof.card import distance, name, recorded, sentence
-from fuxian.proof.claims import Verdict, mean_std
-from fuxian.report import plots
 from fuxian.numbers import (
     NONE,
     Scale,
@@ -27,6 +24,9 @@ from fuxian.numbers import (
     signed,
     significant,
 )
+from fuxian.proof.card import distance, name, recorded, sentence
+from fuxian.proof.claims import Verdict, mean_std
+from fuxian.report import plots
 from fuxian.report.runs import Report, RunFiles
 
 
