@@ -33,7 +33,7 @@ from torch import Tensor, nn
 import fuxian
 from fuxian.engine import loop
 from fuxian.engine.run import resume, run
-from fuxian.engine.watch import Watch as Watch
+from fuxian.errors import FuxianError
 
 SOURCE = str(Path(fuxian.__file__).parent)
 TRACED = (os.path.join(SOURCE, "engine") + os.sep, os.path.join(SOURCE, "evaluation.py"))
@@ -65,14 +65,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Kill:
-    """At the `number`-th line (from 1) among those of `places`."""
+    """At the `number`-th line (from 1) among those of `places`; another signal than SIGKILL can be handled."""
 
     places: tuple[str, ...]
     number: int
+    signal: int = signal.SIGKILL
 
 
 def play(job: Job, folder: Path, kill: Kill | None = None, again: bool = False, count: bool = False) -> int:
-    """Plays a run in `folder` (`again`: resumes it) in a child; its exit code, -9 where it was killed."""
+    """Plays a run in `folder` (`again`: resumes it) in a child; its exit code, -9 where it was killed, or its error's."""
     with _two:
         child = _fork.Process(target=_child, args=(job, folder, kill, again, count))
         with _one:  # starting a process polls the others, which must not happen while another thread does
@@ -80,7 +81,7 @@ def play(job: Job, folder: Path, kill: Kill | None = None, again: bool = False, 
         connection.wait([child.sentinel])
         with _one:
             child.join()
-    assert child.exitcode in (0, -signal.SIGKILL), f"{job.method} failed in its child (exit {child.exitcode}): see above"
+    assert child.exitcode not in (None, 1), f"{job.method} failed in its child: see above"
     return child.exitcode
 
 
@@ -98,10 +99,13 @@ def _child(job: Job, folder: Path, kill: Kill | None, again: bool, count: bool) 
     lines: dict[str, int] = {}  # how many were executed in each function
     if kill is not None or count:
         sys.settrace(_tracer(kill, lines))
-    if again:
-        resume(folder, save_seconds=0.0)
-    else:
-        run(job.method, parent=folder.parent, name=folder.name, save_seconds=0.0, **job.options)
+    try:
+        if again:
+            resume(folder, save_seconds=0.0)
+        else:
+            run(job.method, parent=folder.parent, name=folder.name, save_seconds=0.0, **job.options)
+    except FuxianError as error:
+        sys.exit(error.code)
     sys.settrace(None)
     (folder / "lines.json").write_text(json.dumps(lines))
     (folder / "digest.json").write_text(json.dumps([digest(stage.model, stage.objective) for stage in stages], indent=1))
@@ -118,7 +122,7 @@ def _tracer(kill: Kill | None, lines: dict[str, int]) -> Callable[..., Any]:
             if kill and (not kill.places or name in kill.places):
                 left -= 1
                 if not left:
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    os.kill(os.getpid(), kill.signal)
         return of_lines
 
     return lambda frame, event, _: of_lines if frame.f_code.co_filename.startswith(TRACED) else None

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from fuxian import load, resume
 from fuxian.engine import state
+from fuxian.engine.watch import Watch
 from fuxian.errors import ContractError, OutOfRoom, RunUnusable
 
 from .. import kills
@@ -126,7 +127,7 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
         state.read(tmp_path / "c")
 
 
-class Notes(kills.Watch):
+class Notes(Watch):
     def __init__(self) -> None:
         self.notes: list[str] = []
 
@@ -251,7 +252,7 @@ def test_a_disk_that_fills_up_while_a_run_writes(room: int, tmp_path: Path) -> N
     wanted = toys.play(toys.plain, tmp_path / "alone", name="run")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    class Fill(kills.Watch):
+    class Fill(Watch):
         def stepped(self, step: int, losses: Any, rate: float, waited: float) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
 
