@@ -1,18 +1,60 @@
 """What every method that ships must be able to do. A method that is added is tested here without a change, but for one
-row: its exact number of weights."""
+row: its exact numbers of weights."""
 
 from __future__ import annotations
 
+import json
+import re
+import socket
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from fuxian import catalog
+from fuxian import catalog, run
+from fuxian.engine.players import Player
+from fuxian.engine.run import Run
 
 from .. import kills
 
 METHODS = [pytest.param(entry, id=entry.key) for entry in catalog.methods()]
 each = pytest.mark.parametrize("entry", METHODS)
+
+# Weights of each stage's model in the quick setting.
+PARAMETERS = {
+    "basics.kmeans": {"train": 0},
+    "generative.cgan": {"train": 1_909_615},
+    "graph.gcn": {"train": 576},
+    "language.gpt1": {"pretrain": 134_784, "fine-tune": 134_914},
+    "vision.lenet": {"train": 61_706},
+}
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
+    """The quick setting, at most six steps a stage (or another `limit`), without a network; each run is made once."""
+    folder, made = tmp_path_factory.mktemp("runs"), {}
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the quick setting asked for the network")
+
+    def make(entry: catalog.Entry, limit: int | None = 6, seed: int = 0, copy: int = 0) -> Run:
+        key = f"{entry.key}-{limit}-{seed}-{copy}"
+        if key not in made:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(socket.socket, "connect", refuse)
+                patch.setattr(socket, "getaddrinfo", refuse)
+                made[key] = run(entry.key, quick=True, limit=limit, seed=seed, parent=folder, name=key)
+        return made[key]
+
+    return make
+
+
+def stages(of: Run) -> list[dict[str, Any]]:
+    return of.info["stages"]
 
 
 @pytest.mark.kill
@@ -20,3 +62,100 @@ each = pytest.mark.parametrize("entry", METHODS)
 def test_killed_and_resumed_equals_uninterrupted(entry: catalog.Entry, tmp_path: Path) -> None:
     job = kills.Job(entry.key, dict(quick=True, limit=6))
     assert kills.check(job, tmp_path) >= 6
+
+
+@each
+def test_header_and_facts(entry: catalog.Entry) -> None:
+    assert re.search(r"^(Paper|Source)\s{2,}\S", entry.doc, re.MULTILINE), "the docstring says where the method is from"
+    assert entry.paper or entry.source
+    assert entry.quick, "QUICK: an offline setting"
+    assert entry.claims or entry.paper is None, "CLAIMS: the published number"
+    assert entry.lines <= 350
+    assert all(knob.help for knob in entry.knobs), "the comment at the end of a parameter's line is its help"
+    entry.resolve(entry.quick)
+    for claim in entry.claims:
+        entry.resolve(claim.knobs)
+        assert claim.seeds >= 1
+        assert claim.where
+
+
+@each
+def test_every_claim_names_a_number_that_is_measured(entry: catalog.Entry, short: Callable[..., Run]) -> None:
+    made = short(entry)
+    for claim in entry.claims:
+        assert claim.metric in made.metrics, f"measured: {', '.join(made.metrics)}"
+
+
+@each
+def test_exact_numbers_of_weights(entry: catalog.Entry, short: Callable[..., Run]) -> None:
+    assert entry.key in PARAMETERS, f"give {entry.key} a row in PARAMETERS"
+    assert {stage["name"]: stage["parameters"] for stage in stages(short(entry))} == PARAMETERS[entry.key]
+
+
+@each
+def test_every_trainable_weight_gets_a_gradient(
+    entry: catalog.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without: dict[tuple[int, str], str] = {}
+    step = Player.step
+
+    def noted(player: Player) -> None:
+        for name, weight in player.named.items():
+            key = id(player), name
+            if weight.grad is not None and bool(weight.grad.any()):
+                without[key] = ""
+            else:
+                without.setdefault(key, f"{name} of player {player.name}")
+        players.append(player)  # so that no other is given its id
+        step(player)
+
+    players: list[Player] = []
+    monkeypatch.setattr(Player, "step", noted)
+    made = run(entry.key, quick=True, limit=6, parent=tmp_path)
+    assert not [name for name in without.values() if name]
+    assert bool(without) == any(stage["players"] for stage in stages(made))
+
+
+@each
+def test_the_same_seed_is_the_same_run_and_another_is_not(entry: catalog.Entry, short: Callable[..., Run]) -> None:
+    first, again, other = (outcome(short(entry, seed=seed, copy=copy)) for seed, copy in ((0, 0), (0, 1), (1, 0)))
+    assert first == again
+    if getattr(entry.load(), "SEEDLESS", False):  # neither its start nor its training draws
+        assert first == other
+    else:
+        assert first["metrics.jsonl"] != other["metrics.jsonl"]
+
+
+def outcome(of: Run) -> dict[str, bytes]:
+    files = [*of.folder.glob("checkpoints/*/tensors.safetensors"), *of.folder.glob("pictures/*")]
+    files += [of.folder / "metrics.jsonl", of.folder / "result.json"]
+    return {str(path.relative_to(of.folder)): path.read_bytes() for path in files}
+
+
+@each
+def test_pictures_are_drawn(entry: catalog.Entry, short: Callable[..., Run]) -> None:
+    pictures = [*(short(entry).folder / "pictures").glob("*")]
+    assert pictures
+    assert all(path.stat().st_size > 100 for path in pictures)
+
+
+@each
+def test_every_example_counts(entry: catalog.Entry, short: Callable[..., Run]) -> None:
+    made = short(entry)
+    assert json.loads((made.folder / "result.json").read_text())["counts"]
+    for name, count in made.counts.items():
+        *stage, split, _ = name.split("/")
+        record = next((s for s in stages(made) if stage == [s["name"]]), stages(made)[-1])
+        assert count >= record[split] > 0, name  # examples, or what they hold
+
+
+@each
+def test_the_quick_setting_is_quick_and_learns(entry: catalog.Entry, short: Callable[..., Run]) -> None:
+    """It is better, by what it claims, than after one step."""
+    began = time.process_time()
+    made = short(entry, limit=None)
+    assert time.process_time() - began < 30
+    assert torch.get_num_threads() == 1
+    claim = entry.claims[0]
+    before, after = short(entry, limit=1).metrics[claim.metric], made.metrics[claim.metric]
+    assert after < before if claim.better == "lower" else after > before
