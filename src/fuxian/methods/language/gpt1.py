@@ -51,12 +51,12 @@ CLAIMS = [
           comparison="theirs has 12 layers of 768 units, ours 4 of 192; theirs trains on the phrases of GLUE, some 67,000, "
                      "ours on 6,920 whole sentences"),
 ]  # fmt: skip
-QUICK = dict(data="templated", corpus="python-topics", vocabulary=512, context=32, depth=2, width=64, pretrain_steps=200,
-             pretrain_warmup=50, lr=5e-3)  # fmt: skip
+QUICK = dict(data="templated", corpus="python-topics", vocabulary=512, context=32, depth=1, width=64, pretrain_steps=200,
+             pretrain_warmup=50, batch=16, lr=5e-3)  # fmt: skip
 
-START, EXTRACT = "<|start|>", "<|extract|>"  # ⟨s⟩ and ⟨e⟩ of sec. 3.3; the first tokens of the vocabulary
+START, EXTRACT = SPECIALS = "<|start|>", "<|extract|>"  # ⟨s⟩ and ⟨e⟩ of sec. 3.3; the first tokens of the vocabulary
 
-# Shape letters: B batch, T tokens, D units, H heads, V vocabulary, C context. A dropout is 0.1 everywhere: sec. 4.1.
+# Shape letters: B batch, T tokens, D units, H heads, V vocabulary, C context.
 
 
 class Attention(nn.Module):
@@ -70,9 +70,7 @@ class Attention(nn.Module):
         self.dropout = dropout
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        q, k, v = (
-            x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in self.qkv(x_BTD).chunk(3, dim=2)
-        )  # (B, H, T, D/H)
+        q, k, v = self.qkv(x_BTD).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, T, D / H) each
         a = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0, is_causal=True)
         return F.dropout(self.output(a.transpose(1, 2).flatten(2)), self.dropout, self.training)
 
@@ -131,24 +129,24 @@ def initialize(module: nn.Module) -> None:
 class Classifier(nn.Module):
     """Sentences (B, T), whose last token is the extract token, to logits (B, classes): eq. 3.
 
-    `gpt` is shared, not copied; its first `specials` tokens start anew, so that fine-tuning alone trains them: sec. 3.3.
+    `gpt` is shared, not copied; its two special tokens start anew, so that fine-tuning alone trains them: sec. 3.3.
     """
 
-    def __init__(self, gpt: GPT, classes: int, specials: int = 2) -> None:
+    def __init__(self, gpt: GPT, classes: int) -> None:
         super().__init__()
         self.gpt = gpt
         self.output = nn.Linear(gpt.token.embedding_dim, classes)  # W_y
         initialize(self.output)
-        nn.init.normal_(gpt.token.weight.detach()[:specials], std=0.02)
+        nn.init.normal_(gpt.token.weight.detach()[: len(SPECIALS)], std=0.02)
 
-    def both(self, token_BT: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def read(self, token_BT: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the classes, and what the language model's are made of: `GPT.states`."""
         h_BTD, token_VD = self.gpt.states(token_BT)
         extract_BD = h_BTD.take_along_dim(length_B[:, None, None] - 1, dim=1).squeeze(1)
         return self.output(F.dropout(extract_BD, self.gpt.dropout, self.training)), h_BTD, token_VD
 
     def forward(self, token_BT: Tensor, length_B: Tensor) -> Tensor:
-        return self.both(token_BT, length_B)[0]
+        return self.read(token_BT, length_B)[0]
 
 
 def token_losses(h_BTD: Tensor, token_VD: Tensor, target_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,8 +178,9 @@ class NextToken(Objective):
         return {"perplexity": Perplexity()}
 
     def pictures(self, model: GPT, split: Any) -> dict[str, Any]:
-        """How the model goes on from the first tokens of windows spread over the split."""
-        place = torch.linspace(0, len(split) - 1, min(4, len(split)), device=getattr(split, "device", None)).long()
+        """How the model goes on from the first tokens of four windows, spread over the split."""
+        rows = min(4, len(split))
+        place = torch.arange(rows, device=getattr(split, "device", None)) * len(split) // rows
         context = model.position.num_embeddings
         token_BT = split.batch(place).token[:, : context // 8].to(model.token.weight.device)
         written = sample(model, token_BT, context // 2 - token_BT.shape[1])
@@ -218,7 +217,7 @@ class FineTune(Objective):
         return batch.token, batch.length
 
     def losses(self, model: Classifier, batch: Sentences) -> Iterator[tuple[str, Tensor]]:
-        logits, h_BTD, token_VD = model.both(batch.token, batch.length)
+        logits, h_BTD, token_VD = model.read(batch.token, batch.length)
         place = torch.arange(1, batch.token.shape[1], device=batch.token.device)
         target_BT = batch.token[:, 1:].masked_fill(place >= batch.length[:, None], UNCOUNTED)  # the extract token is one
         sums_B, counts_B = token_losses(h_BTD[:, :-1], token_VD, target_BT)
@@ -233,18 +232,20 @@ class FineTune(Objective):
         """The confusion matrix, and the sentences that the model is most wrong about."""
         classes = len(self.names)
         counts = torch.zeros(classes, classes, dtype=torch.long)
-        wrong: list[tuple[float, str, str]] = []
+        wrong: list[tuple[float, int, int, str]] = []
         for batch in batches(split, 100, model.output.weight.device):
             sure_B, guess_B = model(batch.token, batch.length).softmax(1).max(1)
             rows = (batch.label, guess_B, sure_B, batch.length, batch.token)
             for label, guess, sure, length, token in zip(*(row.tolist() for row in rows), strict=True):
                 counts[label, guess] += 1
                 if label != guess:
-                    name = f"{self.names[label]}, read as {self.names[guess]} with {sure:.4f}"
-                    wrong.append((-sure, name, line(self.tokenizer.decode(token[:length]))))
+                    wrong.append((sure, label, guess, line(self.tokenizer.decode(token[:length]))))
         drawn: dict[str, Any] = {"confusion": figures.confusion(counts, self.names)}
         if wrong:
-            drawn["mistakes"] = figures.passages({name: text for _, name, text in sorted(wrong)[:6]})
+            worst = enumerate(sorted(wrong, reverse=True)[:6], 1)
+            drawn["mistakes"] = figures.passages(
+                {f"{n}. {self.names[t]}, read as {self.names[g]} ({s:.1%})": text for n, (s, t, g, text) in worst}
+            )
         return drawn
 
 
@@ -261,7 +262,7 @@ def warmup_linear(step: int, steps: int, history: History) -> float:
 
 def lower(corpus: Corpus) -> Corpus:
     """The text in small letters: text_utils.py, encode."""
-    return replace(corpus, **{part: [line.lower() for line in getattr(corpus, part)] for part in ("train", "val", "test")})
+    return replace(corpus, **{part: [row.lower() for row in getattr(corpus, part)] for part in ("train", "val", "test")})
 
 
 def recipe(
@@ -284,7 +285,7 @@ def recipe(
     lm_weight: Annotated[float, Within(0)] = 0.5,    # λ of eq. 5; sec. 4.1
 ) -> Iterator[Stage]:  # fmt: skip
     text = lower(wikitext2() if corpus == "wikitext-2" else python_topics())
-    tokenizer = bpe(text.train, vocabulary, [START, EXTRACT])
+    tokenizer = bpe(text.train, vocabulary, SPECIALS)
     gpt = GPT(tokenizer.get_vocab_size(), context, depth, width, heads, dropout)
     yield Stage(gpt, lambda: windows(text, tokenizer, context, START), NextToken(tokenizer),
                 adamw(pretrain_lr, decay=[(matrices(gpt), weight_decay)], clip=1.0, schedule=cosine(pretrain_warmup)),
