@@ -19,6 +19,7 @@ from fuxian.engine import state
 from fuxian.errors import ContractError, OutOfRoom, RunUnusable, WrongInput
 
 KEEP = 2  # checkpoints of the running stage
+_line = json.JSONEncoder(allow_nan=False).encode
 
 
 def runs_folder() -> Path:
@@ -112,11 +113,15 @@ class RunFolder:
 
     def log(self, stage: str, step: int, values: Mapping[str, float]) -> None:
         line = {"stage": stage, "step": step, **clean(values)}
-        self._log.write((json.dumps(line, allow_nan=False) + "\n").encode())
+        self._log.write(_line(line).encode() + b"\n")
+
+    def flush_log(self) -> None:
+        """Shows readers of the log what it has: not at each line, which would cost a tiny network a tenth of its time."""
         self._log.flush()
 
     def log_length(self) -> int:
         """Bytes of the log, once the disk has them: a checkpoint names it, and a resume cuts the log there."""
+        self._log.flush()
         os.fsync(self._log.fileno())
         return self._log.tell()
 

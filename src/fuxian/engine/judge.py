@@ -22,8 +22,8 @@ Result = dict[str, float]
 
 def due(running: Running) -> bool:
     """Whether this step is to be validated and is not yet."""
-    at = running.step % running.evaluate_every == 0 or running.step == running.last
-    return running.validates and running.step > running.evaluated and at
+    step = running.step
+    return running.validates and step > running.evaluated and (step % running.evaluate_every == 0 or step == running.last)
 
 
 def validate(running: Running, signals: Signals, watch: Watch) -> None:

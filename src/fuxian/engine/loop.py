@@ -104,6 +104,7 @@ def train(running: Running, signals: Signals, watch: Watch) -> None:
                     running.in_log(name): float(value) for step, name, value in running.pending if step == running.step
                 }
                 watch.stepped(running.step, losses, (running.step - first) / (now - began), running.waited / (now - began))
+                running.folder.flush_log()
                 shown = now
             if running.step <= FIRST or running.step % running.log_every == 0:
                 running.flush()

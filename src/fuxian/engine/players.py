@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,18 +53,16 @@ class Player:
         # differentiated with weights from after it, silently. With the counters moved, torch raises its own error.
         increment_version(self.weights)
         if self.average is not None and self._update_average is not None:
-            with torch.no_grad():
-                self._update_average(self.average, self.weights, 0)  # type: ignore[arg-type]
+            self._update_average(self.average, self.weights, 0)  # type: ignore[arg-type]
 
     def _clip(self, limit: float) -> None:
         """Scales the gradient to a 2-norm of at most `limit`; Pascanu et al. 2013, algorithm 1."""
         gradients = [w.grad for w in self.weights if w.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        if norm.device.type != "cpu":  # no synchronization: always scale
-            nn.utils.clip_grads_with_norm_(self.weights, limit, norm)
-        elif (value := norm.item()) > limit:
+        if gradients and gradients[0].device.type != "cpu":  # no synchronization: always scale
+            nn.utils.clip_grads_with_norm_(self.weights, limit, nn.utils.get_total_norm(gradients))
+        elif (norm := math.hypot(*(torch.linalg.vector_norm(g).item() for g in gradients))) > limit:
             for gradient in gradients:
-                gradient.mul_(limit / (value + 1e-6))
+                gradient.mul_(limit / (norm + 1e-6))
 
     # State is kept by the names of the weights: a module moved elsewhere is then an error, not a mix-up.
 

@@ -90,7 +90,7 @@ class Running:
         self.saved: int | None = None  # the step of the newest checkpoint
         self.waited = 0.0  # seconds spent on batches
         self.streams = self.stream("batch"), self.stream("losses")
-        self._order: tuple[int, Tensor] | None = None  # epoch, and its order
+        self._order: tuple[int, tuple[Tensor, ...]] | None = None  # epoch, and the indices of its batches
 
     def stream(self, name: str) -> int:
         return seeds.stream(self.settings.seed, self.name, name)
@@ -105,8 +105,8 @@ class Running:
             order = (
                 torch.arange(self.examples) if whole else seeds.order(self.settings.seed, self.name, epoch, self.examples)
             )
-            self._order = epoch, order.to(getattr(self.data.train, "device", "cpu"))
-        batch = self.data.train.batch(self._order[1][place * self.batch : (place + 1) * self.batch])
+            self._order = epoch, order.to(getattr(self.data.train, "device", "cpu")).split(self.batch)
+        batch = self.data.train.batch(self._order[1][place])
         return batch if self.settings.device.type == "cpu" else batch.to(self.settings.device)
 
     def autocast(self) -> Any:

@@ -109,7 +109,7 @@ def read(folder: Path) -> dict[str, Any]:
     return unpack(json.loads((folder / "state.json").read_text()), tensors)
 
 
-def refuse_newer(form: int, where: Path) -> None:
+def refuse_newer(form: Any, where: Path) -> None:
     if not isinstance(form, int) or form > FORMAT:
         raise RunUnusable(
             f"this run has format {form}; this Fuxian reads up to {FORMAT}",
