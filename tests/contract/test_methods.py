@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
 from fuxian import catalog, run
@@ -59,9 +60,13 @@ def stages(of: Run) -> list[dict[str, Any]]:
 
 @pytest.mark.kill
 @each
-def test_killed_and_resumed_equals_uninterrupted(entry: catalog.Entry, tmp_path: Path) -> None:
+def test_killed_and_resumed_equals_uninterrupted(entry: catalog.Entry, tmp_path: Path, prove: Callable[..., None]) -> None:
     job = kills.Job(entry.key, dict(quick=True, limit=6))
-    assert kills.check(job, tmp_path) >= 6
+    killed = kills.check(job, tmp_path)
+    assert killed >= 6
+    files = (tmp_path / "alone").glob("checkpoints/*-done/tensors.safetensors")
+    tensors = sum(len(safetensors.torch.load_file(path)) for path in files)
+    prove(entry.key, "resume", kills=killed, tensors=tensors, equal=True)
 
 
 @each

@@ -8,14 +8,13 @@ import math
 import pytest
 import torch
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
+from torch.nn.functional import logsigmoid
 
 import fuxian
 from fuxian.data.images import image_data
 from fuxian.engine import seeds
 from fuxian.methods.generative.cgan import CGAN, Maxout
 from fuxian.metrics.parzen import WIDTHS, Parzen
-
-from .compare import relative
 
 
 def test_two_steps_of_each_player_by_hand(tmp_path, monkeypatch, prove) -> None:
@@ -26,23 +25,24 @@ def test_two_steps_of_each_player_by_hand(tmp_path, monkeypatch, prove) -> None:
     seeds.seed_all(seeds.stream(5, "", "recipe"))
     images = image_data("digits").train.batch(torch.arange(1257))
     model = CGAN(100, 10, 64, 0.5)
+    mean = images.image.mean(0).flatten().clamp(0.001, 0.999)
+    model.generator.pixels.bias.data = (mean / (1 - mean)).log()
     optimizers = {
-        name: torch.optim.Adam(model.get_submodule(name).parameters(), 2e-4, betas=(0.5, 0.999), fused=False, foreach=False)
-        for name in ("discriminator", "generator")
+        name: torch.optim.Adam(model.get_submodule(name).parameters(), lr, betas=(0.5, 0.999), fused=False, foreach=False)
+        for name, lr in (("discriminator", 1e-4), ("generator", 5e-4))
     }
     label = torch.eye(10)[images.label]
     losses = []
     for step in range(2):
         torch.manual_seed(seeds.stream(5, "train", "losses") + step)
-        fake = model.generator(torch.rand(1257, 100), label)
-        real_score = model.discriminator(images.image.flatten(1), label).sigmoid()
-        fake_score = model.discriminator(fake.detach(), label).sigmoid()
-        d_loss = -(real_score.log().mean() + (1 - fake_score).log().mean())  # eq. 2
+        fake = model.generator((2 * torch.rand(1257, 100) - 1) * math.sqrt(3), label)
+        real, fooled = model.discriminator(images.image.flatten(1), label), model.discriminator(fake.detach(), label)
+        d_loss = -(logsigmoid(real).mean() + logsigmoid(-fooled).mean())  # eq. 2: -log D(x|y) - log(1 - D(G(z|y)))
         gradients = torch.autograd.grad(d_loss, list(model.discriminator.parameters()))
         for p, g in zip(model.discriminator.parameters(), gradients, strict=True):
             p.grad = g
         optimizers["discriminator"].step()
-        g_loss = -model.discriminator(fake, label).sigmoid().log().mean()
+        g_loss = -logsigmoid(model.discriminator(fake, label)).mean()
         gradients = torch.autograd.grad(g_loss, list(model.generator.parameters()))
         for p, g in zip(model.generator.parameters(), gradients, strict=True):
             p.grad = g
@@ -54,7 +54,8 @@ def test_two_steps_of_each_player_by_hand(tmp_path, monkeypatch, prove) -> None:
     assert [(line["discriminator/loss"], line["generator/loss"]) for line in logged] == [
         (pytest.approx(d, rel=1e-5), pytest.approx(g, rel=1e-5)) for d, g in losses
     ]
-    worst = max(relative(a, b) for a, b in zip(trained.parameters(), model.parameters(), strict=True))
+    # by the 2-norm: Adam's first steps are signs, and blow up the rounding of the few gradients that are nearly zero
+    worst = max(((a - b).norm() / b.norm()).item() for a, b in zip(trained.parameters(), model.parameters(), strict=True))
     assert worst < 1e-5
     prove("cgan", "parity", reference="two steps of each player by hand", step=worst, dtype="float32")
 

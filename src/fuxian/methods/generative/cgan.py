@@ -3,12 +3,14 @@
 中文     条件生成对抗网络
 Paper    Mirza & Osindero, 2014, arXiv:1411.1784: eq. 2 (game), sec. 4.1 (layers and settings), Table 1 (Parzen estimate)
          Goodfellow et al., NeurIPS 2014, arXiv:1406.2661: sec. 3 (the generator's own loss), sec. 5 (Parzen estimate)
-Departs  Adam for SGD with growing momentum and a decayed rate; fixed epochs for the best validation estimate; the uniform
-         noise keeps its paper's cube, and dropout of 0.5 acts on the hidden layers of both players
+Code     goodfeli/adversarial @ 600ee5c, which theirs was built on: __init__.py (noise), mnist.yaml (settings)
+Departs  Adam, at a rate of its own for each player, for SGD with growing momentum and a decayed rate; fixed epochs for the
+         best validation estimate; dropout in the discriminator alone, as in that code: a generator under dropout came to
+         ignore its noise
 """
 
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +19,7 @@ from torch import Tensor, nn
 from fuxian import figures
 from fuxian.contract import Objective, Stage
 from fuxian.data.images import Images, hold_out, image_data
-from fuxian.facts import Claim, Paper
+from fuxian.facts import Claim, Paper, Within
 from fuxian.metrics.parzen import Parzen
 from fuxian.optim import adam
 
@@ -33,21 +35,24 @@ SAMPLES = 1000  # of each class, for the Parzen estimate: sec. 4.1
 # Shape letters: B batch, Z noise, C classes, P pixels of an image.
 
 
-class Generator(nn.Module):
-    """Noise (B, Z) in the unit cube and a one-hot class (B, C) to pixels (B, P) in 0 to 1. Sec. 4.1."""
+def uniform(batch: int, noise: int, device: torch.device) -> Tensor:
+    """Noise (B, Z) of mean 0 and variance 1. __init__.py, Generator.get_noise."""
+    return (torch.rand(batch, noise, device=device) * 2 - 1) * 3**0.5
 
-    def __init__(self, noise: int, classes: int, pixels: int, dropout: float) -> None:
+
+class Generator(nn.Module):
+    """Noise (B, Z) and a one-hot class (B, C) to pixels (B, P) in 0 to 1. Sec. 4.1."""
+
+    def __init__(self, noise: int, classes: int, pixels: int) -> None:
         super().__init__()
         self.of_noise = nn.Linear(noise, 200)
         self.of_class = nn.Linear(classes, 1000)
         self.joint = nn.Linear(1200, 1200)
         self.pixels = nn.Linear(1200, pixels)
-        self.dropout = nn.Dropout(dropout)
 
     def forward(self, noise_BZ: Tensor, class_BC: Tensor) -> Tensor:
         hidden = torch.cat([self.of_noise(noise_BZ).relu(), self.of_class(class_BC).relu()], 1)
-        hidden = self.joint(self.dropout(hidden)).relu()
-        return self.pixels(self.dropout(hidden)).sigmoid()
+        return self.pixels(self.joint(hidden).relu()).sigmoid()
 
 
 class Maxout(nn.Module):
@@ -71,10 +76,11 @@ class Discriminator(nn.Module):
         self.of_class = Maxout(classes, 50, 5)
         self.joint = Maxout(290, 240, 4)
         self.real = nn.Linear(240, 1)
+        self.dropout_pixels = nn.Dropout(0.4 * dropout)  # mnist.yaml: 0.2 of the pixels, 0.5 of the units
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, pixels_BP: Tensor, class_BC: Tensor) -> Tensor:
-        hidden = torch.cat([self.of_pixels(pixels_BP), self.of_class(class_BC)], 1)
+        hidden = torch.cat([self.of_pixels(self.dropout_pixels(pixels_BP)), self.of_class(class_BC)], 1)
         hidden = self.joint(self.dropout(hidden))
         return self.real(self.dropout(hidden))[:, 0]
 
@@ -82,13 +88,13 @@ class Discriminator(nn.Module):
 class CGAN(nn.Module):
     def __init__(self, noise: int, classes: int, pixels: int, dropout: float) -> None:
         super().__init__()
-        self.generator = Generator(noise, classes, pixels, dropout)
+        self.generator = Generator(noise, classes, pixels)
         self.discriminator = Discriminator(classes, pixels, dropout)
         self.noise, self.classes = noise, classes
 
     def draw(self, label_B: Tensor) -> Tensor:
         """New pixels (B, P) of these classes; the noise comes from torch's default generator."""
-        return self.generator(torch.rand(len(label_B), self.noise, device=label_B.device), self.onehot(label_B))
+        return self.generator(uniform(len(label_B), self.noise, label_B.device), self.onehot(label_B))
 
     def onehot(self, label_B: Tensor) -> Tensor:
         return F.one_hot(label_B, self.classes).float()
@@ -107,7 +113,7 @@ class Adversarial(Objective):
         self.register_buffer("sigma", torch.zeros(()))  # width of the Parzen estimate; chosen on validation
 
     def inputs(self, batch: Images) -> tuple[Tensor, ...]:
-        return torch.rand(len(batch), self.noise), F.one_hot(batch.label, self.classes).float()
+        return uniform(len(batch), self.noise, batch.label.device), F.one_hot(batch.label, self.classes).float()
 
     def losses(self, model: CGAN, batch: Images) -> Iterator[tuple[str, Tensor]]:
         self.sigma.zero_()  # new weights, another width
@@ -133,13 +139,16 @@ class Adversarial(Objective):
 
 def recipe(
     data: Literal["mnist", "fashion-mnist", "digits"] = "mnist",  # grey images with a label each
-    epochs: int = 50,             # passes over the training set
+    epochs: int = 20,             # passes over the training set
     batch: int = 100,             # images a step; sec. 4.1
-    lr: float = 2e-4,             # Adam with β₁ 0.5, of both players
-    dropout: float = 0.5,         # probability; sec. 4.1
+    lr: float = 1e-4,             # Adam with β₁ 0.5, of the discriminator
+    lr_generator: Annotated[float, Within(0, above=True)] = 5e-4,  # the same, of the generator
+    dropout: float = 0.5,         # probability, in the discriminator; sec. 4.1
 ) -> Iterator[Stage]:  # fmt: skip
     images = hold_out(image_data(data), 10_000)
     model = CGAN(100, images.classes, images.size**2, dropout)
-    one = adam(lr, betas=(0.5, 0.999))
-    yield Stage(model, images, Adversarial(100, images.classes, images.size), dict(discriminator=one, generator=one),
+    mean_P = images.train.batch(torch.arange(len(images.train))).image.mean(0).flatten()
+    model.generator.pixels.bias.data = mean_P.clamp(1e-3, 1 - 1e-3).logit()  # mnist.yaml: bias from marginals
+    players = dict(discriminator=adam(lr, betas=(0.5, 0.999)), generator=adam(lr_generator, betas=(0.5, 0.999)))
+    yield Stage(model, images, Adversarial(100, images.classes, images.size), players,
                 epochs=epochs, batch=batch, evaluate_every=10 * (len(images.train) // batch))  # fmt: skip
