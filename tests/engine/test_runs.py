@@ -62,6 +62,20 @@ def test_an_epoch_sees_each_example_once(drop_last: bool, sizes: list[int], tmp_
         assert not torch.equal(*epochs)
 
 
+def test_what_a_loss_draws_does_not_depend_on_what_the_data_drew(tmp_path: Path) -> None:
+    seen: list[Tensor] = []
+
+    class Note(toys.Classify):
+        def losses(self, model: Any, batch: Any) -> Iterator[tuple[str, Tensor]]:
+            seen.append(torch.rand(3))
+            yield from super().losses(model, batch)
+
+    for noise in (0.0, 0.1):
+        toys.play(toys.one(objective=Note, data=toys.rows(noise=noise), steps=2), tmp_path)
+    assert torch.equal(torch.stack(seen[:2]), torch.stack(seen[2:]))
+    assert not torch.equal(seen[0], seen[1])
+
+
 def test_the_same_seed_is_the_same_run_and_another_is_not(tmp_path: Path) -> None:
     runs = [toys.play(toys.gan, tmp_path / str(n), seed=seed) for n, seed in enumerate([0, 0, 1])]
     logs = [(run.folder / "metrics.jsonl").read_bytes() for run in runs]

@@ -78,6 +78,11 @@ def plain() -> Iterator[Stage]:
     yield Stage(mlp(dropout=0.5), rows(noise=0.1), Classify(), adam(0.01), epochs=2, batch=16)
 
 
+def long() -> Iterator[Stage]:
+    """Of many steps, so that after the first twenty a line of the log stands for several: losses wait for it."""
+    yield Stage(mlp(dropout=0.5), rows(), Classify(), adam(0.01), steps=3000, batch=16, evaluate_every=10)
+
+
 class Adversarial(Objective):
     """Two players, dropout in both, a moving average of one; a count kept as a buffer."""
 
@@ -372,7 +377,8 @@ def informed() -> Iterator[Stage]:
 
 
 TOYS: list[Callable[[], Iterator[Stage]]] = [
-    plain, gan, shared, early, strides, lloyd, weighted, second_order, picture, decides, sampled, tasks, teacher, informed,
+    plain, long, gan, shared, early, strides, lloyd, weighted, second_order, picture, decides, sampled, tasks, teacher,
+    informed,
 ]  # fmt: skip
 
 
