@@ -154,6 +154,17 @@ def test_what_is_judged_is_what_is_loaded(tmp_path: Path) -> None:
         assert history[run.info["stages"][0]["best_step"]] == min(history.values())
 
 
+def test_judging_changes_nothing_that_trains(tmp_path: Path) -> None:
+    """Whether it is judged after each step or at the end only: the average in place of the weights, evaluation mode."""
+    weights = []
+    for every in (1, 100):
+        spec = dict(generator=adam(0.01, ema=0.5), discriminator=adam(0.01, ema=0.5))
+        recipe = toys.one(model=toys.Pair, objective=toys.Adversarial, optimizer=spec, steps=6, evaluate_every=every)
+        weights.append(load(toys.play(recipe, tmp_path)).model.state_dict())
+    for name, weight in weights[0].items():
+        assert torch.equal(weight, weights[1][name]), name
+
+
 def test_an_average_is_the_sum_that_it_should_be(tmp_path: Path) -> None:
     seen: list[Tensor] = []
 
