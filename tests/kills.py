@@ -45,7 +45,7 @@ WRITE = ("state.py:write",)  # about fifteen lines a write: each is a phase
 SAVE = ("running.py:save", "folder.py:save", "folder.py:log_length", "state.py:write", "state.py:_flush", "folder.py:log")
 EVALUATION = ("evaluation.py:measure", "evaluation.py:judging", "running.py:judged", "judge.py:validate", "judge.py:final")
 FINISH = ("folder.py:finish", "folder.py:write_info", "folder.py:write_result")
-BETWEEN = ("run.py:play", "loop.py:drive", "run.py:_train_stage")
+BETWEEN = ("work.py:play", "loop.py:drive", "work.py:train_stage")
 PLACES = (ANYWHERE, STEP, WRITE, SAVE, EVALUATION, FINISH, BETWEEN)
 
 _fork = multiprocessing.get_context("forkserver")

@@ -198,7 +198,7 @@ def test_without_a_terminal_a_line_for_each_tenth(capfd: pytest.CaptureFixture[s
     assert lines[1] == "step 20/200  loss 0.0500  50/s  4 s left  accuracy 9.5 %"
     assert [line.split()[1] for line in lines[1:10]] == [f"{step}/200" for step in range(20, 200, 20)]
     assert lines[10] == "◆ checkpoint 001840 is damaged"
-    assert re.fullmatch(r"step 200/200  loss 0\.0050  50/s  in .* m?s  accuracy 100\.0 %", lines[11])
+    assert re.fullmatch(r"step 200/200  loss 0\.0050  50/s  in .* [mµ]?s  accuracy 100\.0 %", lines[11])
     assert len(lines) == 12
 
 
@@ -216,7 +216,7 @@ def test_on_a_terminal_a_bar_that_fits(
     assert "…" not in out  # numbers are left out whole
     if columns >= 100:
         assert re.fullmatch(
-            r"train  \S{24}  100 %  step 200/200  loss 0\.0050  50/s  in \S+ m?s  waited 1 %", bars[-1].rstrip()
+            r"train  \S{24}  100 %  step 200/200  loss 0\.0050  50/s  in \S+ [mµ]?s  waited 1 %", bars[-1].rstrip()
         )
         assert "data   cora: 140 train, 500 validation, 1,000 test examples; 1 file, hashes verified" in out
 

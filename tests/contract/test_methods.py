@@ -29,7 +29,7 @@ PARAMETERS = {
     "basics.kmeans": {"train": 0},
     "generative.cgan": {"train": 1_909_615},
     "graph.gcn": {"train": 576},
-    "language.gpt1": {"pretrain": 134_784, "fine-tune": 134_914},
+    "language.gpt1": {"pretrain": 84_800, "fine-tune": 84_930},
     "vision.lenet": {"train": 61_706},
 }
 

@@ -7,19 +7,16 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import torch
@@ -28,12 +25,12 @@ from torch import nn
 from fuxian import catalog
 from fuxian.contract import Objective, Splits, Stage
 from fuxian.engine import judge, loop, state
-from fuxian.engine.device import machine, peak_memory, pick_device, versions
+from fuxian.engine.device import machine, pick_device, versions
 from fuxian.engine.folder import RunFolder, new_folder, runs_folder
-from fuxian.engine.running import Running, Settings
-from fuxian.engine.signals import CODES, Signals, Stopped
+from fuxian.engine.running import Settings
 from fuxian.engine.watch import Watch
-from fuxian.errors import DataMissing, FuxianError, Interrupted, NotFinite, OutOfRoom, RunUnusable, WrongInput
+from fuxian.engine.work import recipe_of, restore, work
+from fuxian.errors import Interrupted, RunUnusable, WrongInput
 
 PRECISIONS = ("float32", "bf16")
 
@@ -132,7 +129,8 @@ def run(
         shutil.copyfile(entry.path, folder.path / "method.py")
     folder.write_info(info)
     settings = Settings(seed, where, precision, compile, limit, save_seconds)
-    return _work(entry, folder, info, {n: value for n, (value, _) in resolved.items()}, settings, watch or Watch())
+    work(entry, folder, info, {n: value for n, (value, _) in resolved.items()}, settings, watch or Watch())
+    return Run(folder.path)
 
 
 def run_seeds(method: str | Path, seeds: Sequence[int], *, name: str | None = None, **options: Any) -> list[Run]:
@@ -144,7 +142,7 @@ def run_seeds(method: str | Path, seeds: Sequence[int], *, name: str | None = No
     folder = new_folder(runs_folder() / family, name)
     saved = {
         "format": state.FORMAT,
-        "method": str(method),
+        "method": entry.key if entry.module else str(entry.path.resolve()),  # a run may be resumed from another folder
         "seeds": list(seeds),
         "status": "running",
         "command": options.get("command") or f"fuxian run {method} --seeds {','.join(map(str, seeds))}",
@@ -207,7 +205,8 @@ def resume(
     device = pick_device(info["device"])
     settings = Settings(info["seed"], device, info["precision"], info["compile"], info["limit"], save_seconds)
     info |= {"status": "running", "stopped": None}
-    return [_work(entry, there, info, _knobs(entry, info), settings, watch)]
+    work(entry, there, info, _knobs(entry, info), settings, watch)
+    return [Run(path)]
 
 
 def load(run: Run | Path | str) -> Loaded:
@@ -215,8 +214,7 @@ def load(run: Run | Path | str) -> Loaded:
     run = run if isinstance(run, Run) else Run(run)
     if run.info["status"] != "done":
         raise WrongInput(f"{run.folder} is not finished", do=f"fuxian resume {run.folder}")
-    copy = run.folder / "method.py"
-    entry = catalog.find(str(copy) if copy.is_file() else f"{run.info['family']}.{run.info['method']}")
+    entry = _entry_of(run)
     folder = RunFolder(run.folder)
     device = pick_device(run.info["device"] if torch.cuda.is_available() else "cpu")
     knobs = _knobs(entry, run.info)
@@ -225,212 +223,23 @@ def load(run: Run | Path | str) -> Loaded:
         saved, damaged = folder.finished(name)
         if saved is None:
             raise RunUnusable(f"{run.folder}: " + (damaged or [f"stage {name} has no weights"])[0])
-        return _restore(stage, name, saved, device)
+        return restore(stage, name, saved, device)
 
     _, _, stages = loop.drive(recipe_of(entry)(**knobs), run.info["seed"], play)
     last = stages[-1]
     return Loaded(last.model, last.objective, last.data if isinstance(last.data, Splits) else None, stages, knobs)
 
 
-# ── the work ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _work(
-    entry: catalog.Entry, folder: RunFolder, info: dict[str, Any], knobs: dict[str, Any], settings: Settings, watch: Watch
-) -> Run:
-    with folder, _reported(entry, folder, info, knobs), Signals() as signals:
-        watch.started(folder.path, info)
-        folder.write_info(info)
-        played: list[str] = []
-        counts: dict[str, dict[str, float]] = {}
-        log_ends = 0  # where the log of the finished stages ends
-
-        def play(stage: Stage, name: str) -> judge.Result:
-            nonlocal log_ends
-            played.append(name)
-            saved, damaged = folder.finished(name)
-            if saved is None:
-                for message in damaged:
-                    watch.note(f"{message}; training the stage again from its beginning")
-                folder.forget_after(played)  # first: the log is cut to here, and theirs would be longer
-                saved = _train_stage(Running(stage, name, folder, settings), info, log_ends, signals, watch)
-            else:
-                _restore(stage, name, saved, settings.device)
-                folder.forget_steps(name)  # a kill may have come between the stage's end and this
-            log_ends = saved["log"]
-            counts[name] = saved["counts"]
-            record = next((r for r in info["stages"] if r["name"] == name), {"name": name})
-            watch.stage_ended(record, saved["metrics"])
-            return saved["metrics"]
-
-        results, own, stages = loop.drive(recipe_of(entry)(**knobs), settings.seed, play)
-        named = {stage.name: name for stage, name in zip(stages, results, strict=True) if stage.name}
-        flat = {f"{stage}/{key}": value for stage, name in named.items() for key, value in results[name].items()}
-        flat_counts = {f"{stage}/{key}": value for stage, name in named.items() for key, value in counts[name].items()}
-        last = list(results)[-1]
-        metrics = {**flat, **results[last], **own}
-        folder.write_result(metrics, {**flat_counts, **counts[last]}, results)
-        info["status"] = "done"
-        folder.write_info(info)
-        watch.ended(folder.path, info, metrics)
-    return Run(folder.path)
-
-
-def _train_stage(running: Running, info: dict[str, Any], log_began: int, signals: Signals, watch: Watch) -> dict[str, Any]:
-    """Trains, judges and draws a stage, and writes what it came to."""
-    folder, name = running.folder, running.name
-    saved, damaged = folder.newest(name)
-    for message in damaged:
-        instead = f"step {saved['step']:,}" if saved else "the stage's beginning"
-        watch.note(f"{message}; using {instead} instead")
-    if saved is not None:
-        running.load(saved)
-    else:
-        folder.cut_log(log_began)
-    record = _stage_record(running, next((r for r in info["stages"] if r["name"] == name), {}))
-    info["stages"] = [r for r in info["stages"] if r["name"] != name] + [record]
-    folder.write_info(info)
-    watch.stage_started(record)
-    before = record["seconds"], record["waited_seconds"]
-    began = perf_counter()
-    try:
-        loop.train(running, signals, watch)
-        running.settle()
-        metrics, counts = judge.final(running, signals)
-        judge.draw(running, _judged_split(running))
-    except Stopped:
-        folder.newest(name)  # reads it again: what is called verified has been
-        path = folder.newest_path(name)
-        raise Interrupted(
-            f"stopped by {signals.asked} at stage {name}, step {running.step:,} of {running.last:,}",
-            CODES[signals.asked],
-            saved=f"{path}, verified" if path else "",
-            do=f"fuxian resume {shlex.quote(str(folder.path))}     ends with the same bits",
-        ) from None
-    finally:
-        record["step"] = running.step
-        record["seconds"] = before[0] + perf_counter() - began
-        record["waited_seconds"] = before[1] + running.waited
-        record["peak_memory_bytes"] = peak_memory(running.settings.device)
-    record["best_step"] = running.best["step"] if running.best else None
-    record["stopped_early"] = running.step < running.last
-    tree = {
-        "metrics": metrics,
-        "counts": counts,
-        "history": running.history,
-        "log": folder.log_length(),
-        "tensors": running.tensors(frozen=True),
-    }
-    folder.write_info(info)  # first: a stage that is finished is not looked at again
-    folder.finish(name, tree)
-    return tree
-
-
-def _judged_split(running: Running) -> Any:
-    data = running.data
-    return None if data is None else data.test or data.val or data.train
-
-
-def _restore(stage: Stage, name: str, saved: dict[str, Any], device: torch.device) -> judge.Result:
-    stage.model.to(device)
-    stage.objective.to(device)
-    live = state.tensors_of(("", stage.model), ("objective.", stage.objective))
-    state.copy_into(live, saved["tensors"], f"weights of stage {name}")
-    return saved["metrics"]
-
-
-def _stage_record(running: Running, before: Mapping[str, Any]) -> dict[str, Any]:
-    data, stage = running.data, running.stage
-    return {
-        "name": running.name,
-        "data": data.name if data else None,
-        **{
-            part: len(split) if data and (split := getattr(data, part)) is not None else None
-            for part in ("train", "val", "test")
-        },
-        "hashes": data.hashes if data else {},
-        "parameters": sum(p.numel() for p in running.model.parameters()),
-        "trainable": sum(p.numel() for p in running.model.parameters() if p.requires_grad),
-        "players": {name: sum(w.numel() for w in player.weights) for name, player in running.players.items()},
-        "objective": type(running.objective).__name__,
-        "batch": stage.batch,
-        "select": stage.select,
-        "step": running.step,
-        "steps": running.last,
-        "full_steps": running.total,
-        "epochs": stage.epochs,
-        "best_step": None,
-        "stopped_early": False,
-        "seconds": before.get("seconds", 0.0),
-        "waited_seconds": before.get("waited_seconds", 0.0),
-        "peak_memory_bytes": None,
-    }
-
-
-@contextmanager
-def _reported(entry: catalog.Entry, folder: RunFolder, info: dict[str, Any], knobs: Mapping[str, Any]) -> Iterator[None]:
-    """Writes into run.json why a run ended before its end, and adds to the error what the user can do about it."""
-
-    def record(reason: str, error: BaseException, status: str = "failed") -> None:
-        stage = info["stages"][-1] if info["stages"] else {}
-        info["status"] = status
-        info["stopped"] = {
-            "reason": reason,
-            "message": str(error),
-            "stage": stage.get("name"),
-            "step": stage.get("step"),
-        }
-        with suppress(OutOfRoom):  # where the disk is full, that is the error that the user sees
-            folder.write_info(info)
-
-    try:
-        yield
-    except Interrupted as error:
-        record({code: name for name, code in CODES.items()}[error.code], error, "stopped")
-        raise
-    except NotFinite as error:
-        rate = next((knob for knob in entry.knobs if knob.name == "lr" or knob.name.startswith("lr_")), None)
-        if rate:
-            value = knobs[rate.name]
-            error.lines["do"] = f"lower {rate.flag} (it is {value}; the default is {rate.default}), then run again"
-        record("not finite", error)
-        raise
-    except FuxianError as error:
-        record({OutOfRoom: "no space", DataMissing: "no data"}.get(type(error), "error"), error)
-        raise
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            record("error", error)
-            raise
-        record("no space", error)
-        raise OutOfRoom(
-            f"the disk is full: {error.strerror}",
-            where=str(error.filename or folder.path),
-            do=f"make room, then: fuxian resume {shlex.quote(str(folder.path))}",
-        ) from error
-    except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
-        text = str(error).lower()
-        if isinstance(error, RuntimeError) and not any(sign in text for sign in ("out of memory", "allocate memory")):
-            record("error", error)
-            raise
-        record("out of memory", error)
-        smaller = [f"--{knob}" for knob in ("batch", "hidden", "width", "depth", "heads") if knob in knobs][:2]
-        raise OutOfRoom(
-            "out of memory",
-            where=f"{folder.path}",
-            do=f"make it smaller with {', '.join([*smaller, '--precision bf16'])}",
-        ) from error
-    except BaseException as error:
-        record("error", error)
-        raise
-
-
 # ── small things ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def recipe_of(entry: catalog.Entry) -> Any:
-    """The recipe of a method, imported."""
-    return entry.load().recipe
+def _entry_of(run: Run) -> catalog.Entry:
+    """The method of a run; of a user's file that is gone or has changed, the copy that the run kept."""
+    if run.info["file"] is None:
+        return catalog.find(f"{run.info['family']}.{run.info['method']}")
+    there = Path(run.info["file"])
+    same = there.is_file() and state.sha256(there) == run.info["file_sha256"]
+    return catalog.find(str(there if same else run.folder / "method.py"))
 
 
 def _knobs(entry: catalog.Entry, info: Mapping[str, Any]) -> dict[str, Any]:
