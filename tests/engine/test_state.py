@@ -185,7 +185,7 @@ def test_a_kill_while_a_damaged_stage_is_trained_again(killed: dict[str, Any], t
     (folder / "run.json").write_text(json.dumps({**info, "status": "running"}))
     flip(folder / "checkpoints/pretrain-done/tensors.safetensors")
     assert kills.play(job, folder, kills.Kill(kills.FINISH, 4), again=True) == -9
-    assert kills.play(job, folder, kills.Kill(kills.BETWEEN, lines["run.py:play"] + 9), again=True) == -9
+    assert kills.play(job, folder, kills.Kill(kills.BETWEEN, lines["work.py:play"] + 9), again=True) == -9
     assert kills.play(job, folder, again=True) == 0
     assert kills.outcome(folder) == killed["wanted"]
 
