@@ -52,7 +52,8 @@ def test_outputs_gradients_and_step(layout: str, prove) -> None:
         spec=adam(0.01, decay=[(ours.first, 5e-4)]),
         optimizer=optimizer,
     )
-    prove("gcn", "parity", reference=f"PyTorch Geometric {geometric.__version__}", **found.facts)
+    if layout == "sparse":  # what it trains on
+        prove("gcn", "parity", reference=f"PyTorch Geometric {geometric.__version__}", **found.facts)
 
 
 def test_dropout_of_a_sparse_matrix_drops_stored_entries_and_keeps_the_mean() -> None:
