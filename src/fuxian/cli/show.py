@@ -67,7 +67,7 @@ def info(words: Sequence[str], terminal: Terminal) -> int:
     for proof in card(entry):
         mark = coloured(f"{MARKS[proof.mark]} {proof.kind}")
         if proof.kind == "claim" and entry.claims:
-            proofs.add_row(mark, coloured(proof.word), _claims(recorded(entry)))
+            proofs.add_row(mark, coloured(proof.word), claims(recorded(entry)))
         else:
             proofs.add_row(mark, coloured(proof.word), coloured(proof.evidence))
     terminal.say(proofs)
@@ -165,7 +165,7 @@ def _ours(judged: Verdict) -> str:
     return scaled.with_unit(scaled.spread(fmean(judged.values), judged.std))
 
 
-def _claims(judged: Sequence[Verdict]) -> Table:
+def claims(judged: Sequence[Verdict]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="default")
     for column in ("verdict", "ours", "paper", "gap", "seeds", "where"):
         right = column in ("ours", "paper", "gap", "seeds")
