@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from typing_extensions import TypedDict, Unpack
 
 from fuxian.contract import History
 from fuxian.errors import ContractError
@@ -37,7 +38,11 @@ class Optimizer:
     clip: float | None = None
     ema: float | None = None
     schedule: Schedule | None = None
-    of: tuple[str, ...] = ()
+    of: str | Sequence[str] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        return (self.of,) if isinstance(self.of, str) else tuple(self.of)
 
     def groups(self, named: Sequence[tuple[str, nn.Parameter]]) -> list[dict[str, Any]]:
         """Parameter groups of torch: one for each rate of weight decay."""
@@ -57,73 +62,36 @@ class Optimizer:
         ]
 
 
-def _of(of: str | Sequence[str]) -> tuple[str, ...]:
-    return (of,) if isinstance(of, str) else tuple(of)
+class Step(TypedDict, total=False):
+    """What every optimizer takes besides its own numbers: the fields of `Optimizer`."""
+
+    decay: Decay
+    clip: float | None
+    ema: float | None
+    schedule: Schedule | None
+    of: str | Sequence[str]
 
 
-def adam(
-    lr: float,
-    *,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    decay: Decay = 0.0,
-    clip: float | None = None,
-    ema: float | None = None,
-    schedule: Schedule | None = None,
-    of: str | Sequence[str] = (),
-) -> Optimizer:
+def adam(lr: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, **step: Unpack[Step]) -> Optimizer:
     """Adam; `decay` is coupled: added to the gradient as L2. Kingma & Ba 2015, arXiv:1412.6980, algorithm 1."""
-    make = lambda groups: torch.optim.Adam(groups, lr=lr, betas=betas, eps=eps, fused=True)
-    return Optimizer(make, lr, decay, clip, ema, schedule, _of(of))
+    return Optimizer(lambda groups: torch.optim.Adam(groups, lr=lr, betas=betas, eps=eps, fused=True), lr, **step)
 
 
-def adamw(
-    lr: float,
-    *,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    decay: Decay = 0.0,
-    clip: float | None = None,
-    ema: float | None = None,
-    schedule: Schedule | None = None,
-    of: str | Sequence[str] = (),
-) -> Optimizer:
+def adamw(lr: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, **step: Unpack[Step]) -> Optimizer:
     """Adam with decoupled weight decay. Loshchilov & Hutter 2019, arXiv:1711.05101, algorithm 2."""
-    make = lambda groups: torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True)
-    return Optimizer(make, lr, decay, clip, ema, schedule, _of(of))
+    return Optimizer(lambda groups: torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=True), lr, **step)
 
 
-def sgd(
-    lr: float,
-    *,
-    momentum: float = 0.0,
-    nesterov: bool = False,
-    decay: Decay = 0.0,
-    clip: float | None = None,
-    ema: float | None = None,
-    schedule: Schedule | None = None,
-    of: str | Sequence[str] = (),
-) -> Optimizer:
+def sgd(lr: float, *, momentum: float = 0.0, nesterov: bool = False, **step: Unpack[Step]) -> Optimizer:
     """Stochastic gradient descent; `decay` is coupled: added to the gradient as L2."""
     make = lambda groups: torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)
-    return Optimizer(make, lr, decay, clip, ema, schedule, _of(of))
+    return Optimizer(make, lr, **step)
 
 
-def rmsprop(
-    lr: float,
-    *,
-    alpha: float = 0.99,
-    eps: float = 1e-8,
-    momentum: float = 0.0,
-    decay: Decay = 0.0,
-    clip: float | None = None,
-    ema: float | None = None,
-    schedule: Schedule | None = None,
-    of: str | Sequence[str] = (),
-) -> Optimizer:
+def rmsprop(lr: float, *, alpha: float = 0.99, eps: float = 1e-8, momentum: float = 0.0, **step: Unpack[Step]) -> Optimizer:
     """RMSprop as torch has it. Tieleman & Hinton 2012, lecture 6.5."""
     make = lambda groups: torch.optim.RMSprop(groups, lr=lr, alpha=alpha, eps=eps, momentum=momentum)
-    return Optimizer(make, lr, decay, clip, ema, schedule, _of(of))
+    return Optimizer(make, lr, **step)
 
 
 def lbfgs(lr: float = 1.0, *, history: int = 10, iterations: int = 20, of: str | Sequence[str] = ()) -> Optimizer:
@@ -132,7 +100,7 @@ def lbfgs(lr: float = 1.0, *, history: int = 10, iterations: int = 20, of: str |
         [p for group in groups for p in group["params"]],
         lr=lr, history_size=history, max_iter=iterations, line_search_fn="strong_wolfe",
     )  # fmt: skip
-    return Optimizer(make, lr, of=_of(of))
+    return Optimizer(make, lr, of=of)
 
 
 # ── schedules ───────────────────────────────────────────────────────────────────────────────────────────────────────

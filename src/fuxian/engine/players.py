@@ -113,10 +113,10 @@ def players_of(
                 f"the optimizer of player {name} is a {type(spec).__name__}",
                 do="use a specification of fuxian.optim: adam(lr), adamw(lr), sgd(lr), …",
             )
-        if name == "model" and not spec.of:
+        if name == "model" and not spec.parts:
             owned[name] = list(weights)
             continue
-        parts = [submodule(model, objective, part, name) for part in spec.of or (name,)]
+        parts = [submodule(model, objective, part, name) for part in spec.parts or (name,)]
         inside = {id(p) for part in parts for p in part.parameters()}
         owned[name] = [key for key in weights if key in inside]
         if not owned[name]:

@@ -49,8 +49,8 @@ class Running:
         self.players = players_of(self.model, self.objective, stage.optimizer)
         if settings.compile:
             for player in self.players.values():
-                for part in player.spec.of or (player.name,):
-                    whole = part == "model" and not player.spec.of
+                for part in player.spec.parts or (player.name,):
+                    whole = part == "model" and not player.spec.parts
                     (self.model if whole else submodule(self.model, self.objective, part, player.name)).compile()
 
         kind = type(self.objective).__name__
