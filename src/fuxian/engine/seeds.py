@@ -14,6 +14,9 @@ import torch
 from torch import Tensor
 
 
+MPS = torch.backends.mps.is_available()
+
+
 def stream(seed: int, stage: str, name: str, rank: int = 0) -> int:
     """The first seed of a stream; add the step. Streams: recipe, data, order, batch, losses, evaluate, pictures."""
     text = "\0".join([str(seed), stage, name, str(rank)])
@@ -25,6 +28,8 @@ def seed_torch(value: int) -> None:
     torch.default_generator.manual_seed(value)
     for generator in torch.cuda.default_generators:  # empty until CUDA is used
         generator.manual_seed(value)
+    if MPS:
+        torch.mps.manual_seed(value)
 
 
 def seed_all(value: int) -> None:
