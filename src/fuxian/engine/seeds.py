@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-
 MPS = torch.backends.mps.is_available()
 
 
