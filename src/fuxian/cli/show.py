@@ -88,9 +88,8 @@ def info(words: Sequence[str], terminal: Terminal) -> int:
         differing = [
             word for name, value in at_hand.knobs.items() for word in ("--" + name.replace("_", "-"), plain(value))
         ]
-        terminal.say(
-            f"For a verdict:          {shlex.join(['fuxian', 'run', entry.called, *differing])} --seeds {at_hand.seeds}"
-        )
+        over_seeds = f"{shlex.join(['fuxian', 'run', entry.called, *differing])} --seeds {at_hand.seeds}"
+        terminal.say(f"For a verdict:          {f'fuxian verify {entry.name}' if entry.module else over_seeds}")
     return 0
 
 

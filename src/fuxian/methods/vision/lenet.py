@@ -8,7 +8,6 @@ Departs  ReLU for the scaled tanh, max-pooling for the trained subsampling, all 
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import torch.nn.functional as F
@@ -47,7 +46,7 @@ class LeNet(nn.Module):
 
 
 def recipe(
-    data: Literal["mnist", "fashion-mnist", "digits"] | Path = "mnist",  # grey images with a label each; sec. III.A
+    data: Literal["mnist", "fashion-mnist", "digits"] = "mnist",  # grey images with a label each; sec. III.A
     epochs: int = 5,              # passes over the training set; the paper takes 20
     batch: int = 128,             # images a step; the paper takes 1
     lr: float = 3e-3,             # AdamW, down to zero along a cosine
