@@ -162,6 +162,8 @@ def _each_seed(folder: Path, saved: dict[str, Any], one: Callable[[int], Run]) -
         runs = [one(seed) for seed in saved["seeds"]]
     except BaseException as error:
         write("stopped" if isinstance(error, Interrupted) else "failed")
+        if isinstance(error, Interrupted):
+            error.lines["do"] = f"fuxian resume {shlex.quote(str(folder))}     goes on with all seeds, to the same bits"
         raise
     write("done")
     return runs
