@@ -35,3 +35,13 @@ def test_a_stopped_set_of_seeds_names_its_folder_and_goes_on(tmp_path, monkeypat
     assert [run.info["seed"] for run in runs] == [0, 1, 2]
     assert all(run.info["status"] == "done" for run in runs)
     assert json.loads((folder / "seeds.json").read_text())["status"] == "done"
+
+
+def test_the_command_of_a_set_of_seeds_names_its_knobs(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("FUXIAN_RUNS", str(tmp_path))
+    runs = run_seeds("kmeans", [0, 1], name="two", steps=5)
+    saved = json.loads((runs[0].folder.parent / "seeds.json").read_text())
+    assert saved["command"] == "fuxian run kmeans --steps 5 --seeds 2"
+    runs = run_seeds("kmeans", [3, 5], name="others", quick=True)
+    saved = json.loads((runs[0].folder.parent / "seeds.json").read_text())
+    assert saved["command"] == "fuxian run kmeans --quick --seeds 3,5"

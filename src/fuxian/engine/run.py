@@ -145,7 +145,7 @@ def run_seeds(method: str | Path, seeds: Sequence[int], *, name: str | None = No
         "method": entry.key if entry.module else str(entry.path.resolve()),  # a run may be resumed from another folder
         "seeds": list(seeds),
         "status": "running",
-        "command": options.get("command") or f"fuxian run {method} --seeds {','.join(map(str, seeds))}",
+        "command": options.get("command") or _of_seeds(entry, seeds, options),
         "options": _seed_options(options),
     }
     return _each_seed(folder, saved, lambda seed: run(method, seed=seed, name=f"seed-{seed}", parent=folder, **options))
@@ -264,6 +264,14 @@ def _in_words(method: str | Path, knobs: Mapping[str, Any], seed: int, quick: bo
     words += [word for name, value in knobs.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     words += ["--seed", str(seed)] * bool(seed) + (["--limit", str(limit)] if limit is not None else [])
     return shlex.join(words)
+
+
+def _of_seeds(entry: catalog.Entry, seeds: Sequence[int], options: Mapping[str, Any]) -> str:
+    """The command line that does the same with several seeds."""
+    knobs = {name: value for name, value in options.items() if name in {knob.name for knob in entry.knobs}}
+    count = str(len(seeds)) if list(seeds) == list(range(len(seeds))) else ",".join(map(str, seeds))
+    one = _in_words(entry.called, knobs, 0, options.get("quick", False), options.get("limit"))
+    return f"{one} --seeds {count}"
 
 
 def _commit() -> tuple[str | None, bool | None]:
