@@ -17,19 +17,16 @@ import tokenize
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from io import StringIO
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from fuxian.errors import FuxianError, WrongInput
-from fuxian.facts import RESERVED_KNOBS, SHARED_KNOBS, Claim, Paper, Within
+from fuxian.facts import RESERVED_KNOBS, SHARED_KNOBS, Claim, Paper
 from fuxian.knobs import Knob, listed, nearest, shown_as
+from fuxian.literals import NotLiteral, comments_of, knob_type, literal, yields
 
 METHODS = Path(__file__).parent / "methods"
-
-_MAKERS = {"dict": dict, "Paper": Paper, "Claim": Claim, "Within": Within}
-_TYPES = {"int": int, "float": float, "str": str, "bool": bool, "Path": Path}
 
 
 # ── entries ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -218,92 +215,6 @@ def _shown(path: Path) -> str:
 # ── reading ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _NotLiteral(Exception):
-    """Holds the node that is not a literal, and what is wrong with it."""
-
-    def __init__(self, node: ast.AST, what: str = "is not a literal") -> None:
-        super().__init__(what)
-        self.node, self.what = node, what
-
-
-def _literal(node: ast.AST, names: Mapping[str, Any]) -> Any:
-    """The value of a constant, a container, a signed number, a call of one of `_MAKERS`, or one of `names`."""
-    match node:
-        case ast.Constant():
-            return node.value
-        case ast.Name(id=name) if name in names:
-            return names[name]
-        case ast.Tuple(elts=parts):
-            return tuple(_literal(part, names) for part in parts)
-        case ast.List(elts=parts):
-            return [_literal(part, names) for part in parts]
-        case ast.Set(elts=parts):
-            return {_literal(part, names) for part in parts}
-        case ast.Dict(keys=keys, values=values) if None not in keys:
-            return {_literal(k, names): _literal(v, names) for k, v in zip(keys, values, strict=True) if k is not None}
-        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=ast.Constant(value=int() | float() as value)):
-            return -value if isinstance(sign, ast.USub) else value
-        case ast.Call(func=ast.Name(id=maker), args=args, keywords=keywords) if maker in _MAKERS:
-            positional = [_literal(arg, names) for arg in args]
-            named = {word.arg: _literal(word.value, names) for word in keywords if word.arg is not None}
-            if len(named) == len(keywords):  # no **rest
-                try:
-                    return _MAKERS[maker](*positional, **named)
-                except (TypeError, ValueError) as error:
-                    raise _NotLiteral(node, str(error).replace(".__init__()", "").replace("__init__()", maker)) from None
-    raise _NotLiteral(node)
-
-
-def _annotation(node: ast.AST | None, names: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a Knob that a parameter's type gives. Raises _NotLiteral for a type that no knob has."""
-    match node:
-        case ast.Name(id=name) if name in _TYPES:
-            return dict(kind=_TYPES[name])
-        case ast.Subscript(value=ast.Name(id="Literal"), slice=slice):
-            choices = _literal(slice, names)
-            choices = choices if isinstance(choices, tuple) else (choices,)
-            return dict(kind=type(choices[0]), choices=choices)
-        case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[of, *notes])):
-            within = next((note for n in notes if isinstance(note := _literal(n, names), Within)), None)
-            return {**_annotation(of, names), "within": within}
-        case ast.Subscript(value=ast.Name(id="tuple"), slice=slice):
-            parts = slice.elts if isinstance(slice, ast.Tuple) else [slice]
-            endless = isinstance(parts[-1], ast.Constant) and parts[-1].value is ...
-            kinds = {part.id for part in (parts[:-1] if endless else parts) if isinstance(part, ast.Name)}
-            if len(kinds) == 1 and kinds <= {"int", "float", "str"}:
-                return dict(kind=tuple, items=_TYPES[kinds.pop()], length=None if endless else len(parts))
-        case ast.BinOp(op=ast.BitOr(), left=left, right=ast.Constant(value=None)):
-            return {**_annotation(left, names), "optional": True}
-        case ast.BinOp(op=ast.BitOr(), left=left, right=ast.Name(id="Path")):
-            return {**_annotation(left, names), "path": True}
-    raise _NotLiteral(
-        node or ast.Constant(None),
-        "has a type that no knob has; it is int, float, str, bool, Path, Literal[…] or tuple[…], also `| None` or `| Path`",
-    )
-
-
-def _comments(source: str, first: int, last: int) -> dict[int, str]:
-    """Comments of the lines `first` to `last`, by line."""
-    lines = StringIO("".join(source.splitlines(keepends=True)[first - 1 : last]))
-    try:
-        return {
-            first - 1 + token.start[0]: token.string.lstrip("# ").rstrip()
-            for token in tokenize.generate_tokens(lines.readline)
-            if token.type == tokenize.COMMENT
-        }
-    except (tokenize.TokenError, IndentationError):  # cut inside a statement of several lines: its comments come first
-        return {}
-
-
-def _yields(node: ast.AST) -> bool:
-    """Whether a function yields itself, not in a function inside it."""
-    return any(
-        isinstance(child, ast.Yield | ast.YieldFrom)
-        or (not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef) and _yields(child))
-        for child in ast.iter_child_nodes(node)
-    )
-
-
 def _read(path: Path) -> Entry:
     """What a method's file says. Raises WrongInput where it does not parse or breaks a rule, with the line."""
     try:
@@ -316,7 +227,7 @@ def _read(path: Path) -> Entry:
         raise WrongInput(f"{_shown(path)} does not parse: {error}") from None
 
     names: dict[str, Any] = {}
-    failed: dict[str, _NotLiteral] = {}
+    failed: dict[str, NotLiteral] = {}
     recipe: ast.FunctionDef | None = None
     for node in tree.body:
         match node:
@@ -328,8 +239,8 @@ def _read(path: Path) -> Entry:
                 names.pop(name, None)
                 failed.pop(name, None)
                 try:
-                    names[name] = _literal(value, names) if value is not None else None
-                except _NotLiteral as error:
+                    names[name] = literal(value, names) if value is not None else None
+                except NotLiteral as error:
                     failed[name] = error
 
     def fact(name: str, kinds: type | tuple[type, ...], default: Any, kind_in_words: str) -> Any:
@@ -346,7 +257,7 @@ def _read(path: Path) -> Entry:
         raise WrongInput(f"{_shown(path)}: CLAIMS is not a list of Claim")
     if recipe is None:
         raise WrongInput(f"{_shown(path)} has no function recipe; a method is `def recipe(…): … yield Stage(…)`")
-    if not _yields(recipe):
+    if not yields(recipe):
         raise WrongInput(f"{_shown(path)}, line {recipe.lineno}: recipe has no yield; a recipe yields its stages")
     doc = ast.get_docstring(tree) or ""
     title, *rest = doc.splitlines() or [""]
@@ -374,7 +285,7 @@ def _knobs(path: Path, source: str, recipe: ast.FunctionDef, names: Mapping[str,
     positional = [*arguments.posonlyargs, *arguments.args]
     missing = [None] * (len(positional) - len(arguments.defaults))
     defaults = [*missing, *arguments.defaults, *arguments.kw_defaults]
-    comments = _comments(source, recipe.lineno, max(recipe.lineno, recipe.body[0].lineno - 1))
+    comments = comments_of(source, recipe.lineno, max(recipe.lineno, recipe.body[0].lineno - 1))
 
     def wrong(node: ast.arg, what: str) -> WrongInput:
         return WrongInput(f"{_shown(path)}, line {node.lineno}: knob {node.arg} {what}")
@@ -390,8 +301,8 @@ def _knobs(path: Path, source: str, recipe: ast.FunctionDef, names: Mapping[str,
         if node.annotation is None:
             raise wrong(node, f"has no type; write `{node.arg}: int = …`")
         try:
-            value, of = _literal(default, names), _annotation(node.annotation, names)
-        except _NotLiteral as error:
+            value, of = literal(default, names), knob_type(node.annotation, names)
+        except NotLiteral as error:
             raise wrong(node, f"has a default that {error.what}" if error.node is default else error.what) from None
         of.setdefault("within", SHARED_KNOBS.get(node.arg))
         knob = Knob(node.arg, value, comments.get(default.end_lineno or 0, ""), **of)

@@ -92,7 +92,7 @@ def test_of_two_stages_the_last_is_told(fuxian: Fuxian, here: Path) -> None:
 
 def test_a_device_that_is_not_here(fuxian: Fuxian) -> None:
     if torch.cuda.is_available():
-        pytest.skip("it is here")
+        pytest.skip("a CUDA device is here: its absence cannot be tested")
     message = f"--device cuda: PyTorch {torch.__version__} sees no CUDA device. Leave it out to use the CPU"
     assert fuxian("run", "line.py", "--device", "cuda") == (2, "", f"fuxian: {message}\n")
 

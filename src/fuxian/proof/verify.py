@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 from fuxian.catalog import Entry
@@ -18,9 +17,7 @@ from fuxian.proof.record import method_hash, record_claim
 FIRST_LOSSES = 20
 
 
-def verify(
-    entry: Entry, *, watch: Watch | None = None, began: Callable[[Claim], None] = lambda claim: None
-) -> list[Verdict]:
+def verify(entry: Entry, *, watch: Watch | None = None) -> list[Verdict]:
     """Runs every claim that can be run here, records it, and returns a verdict on each, in the method's order.
 
     The runs of one setting are in `verify-<setting>-<hash of the method's file>`: claims with the same knobs share them,
@@ -32,7 +29,6 @@ def verify(
         if claim.needs:
             judged.append(verdict(claim, []))
             continue
-        began(claim)
         runs = _runs(entry, claim, watch)
         missing = [str(run.folder) for run in runs if claim.metric not in run.metrics]
         if missing:

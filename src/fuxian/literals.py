@@ -1,0 +1,101 @@
+"""Literals, types of knobs and comments, read from source text without running it."""
+
+from __future__ import annotations
+
+import ast
+import tokenize
+from collections.abc import Mapping
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from fuxian.facts import Claim, Paper, Within
+
+_MAKERS = {"dict": dict, "Paper": Paper, "Claim": Claim, "Within": Within}
+_TYPES = {"int": int, "float": float, "str": str, "bool": bool, "Path": Path}
+
+
+class NotLiteral(Exception):
+    """Holds the node that is not a literal, and what is wrong with it."""
+
+    def __init__(self, node: ast.AST, what: str = "is not a literal") -> None:
+        super().__init__(what)
+        self.node, self.what = node, what
+
+
+def literal(node: ast.AST, names: Mapping[str, Any]) -> Any:
+    """The value of a constant, a container, a signed number, a call of one of `_MAKERS`, or one of `names`."""
+    match node:
+        case ast.Constant():
+            return node.value
+        case ast.Name(id=name) if name in names:
+            return names[name]
+        case ast.Tuple(elts=parts):
+            return tuple(literal(part, names) for part in parts)
+        case ast.List(elts=parts):
+            return [literal(part, names) for part in parts]
+        case ast.Set(elts=parts):
+            return {literal(part, names) for part in parts}
+        case ast.Dict(keys=keys, values=values) if None not in keys:
+            return {literal(k, names): literal(v, names) for k, v in zip(keys, values, strict=True) if k is not None}
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=ast.Constant(value=int() | float() as value)):
+            return -value if isinstance(sign, ast.USub) else value
+        case ast.Call(func=ast.Name(id=maker), args=args, keywords=keywords) if maker in _MAKERS:
+            positional = [literal(arg, names) for arg in args]
+            named = {word.arg: literal(word.value, names) for word in keywords if word.arg is not None}
+            if len(named) == len(keywords):  # no **rest
+                try:
+                    return _MAKERS[maker](*positional, **named)
+                except (TypeError, ValueError) as error:
+                    raise NotLiteral(node, str(error).replace(".__init__()", "").replace("__init__()", maker)) from None
+    raise NotLiteral(node)
+
+
+def knob_type(node: ast.AST | None, names: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a Knob that a parameter's type gives. Raises NotLiteral for a type that no knob has."""
+    match node:
+        case ast.Name(id=name) if name in _TYPES:
+            return dict(kind=_TYPES[name])
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=slice):
+            choices = literal(slice, names)
+            choices = choices if isinstance(choices, tuple) else (choices,)
+            return dict(kind=type(choices[0]), choices=choices)
+        case ast.Subscript(value=ast.Name(id="Annotated"), slice=ast.Tuple(elts=[of, *notes])):
+            within = next((note for n in notes if isinstance(note := literal(n, names), Within)), None)
+            return {**knob_type(of, names), "within": within}
+        case ast.Subscript(value=ast.Name(id="tuple"), slice=slice):
+            parts = slice.elts if isinstance(slice, ast.Tuple) else [slice]
+            endless = isinstance(parts[-1], ast.Constant) and parts[-1].value is ...
+            kinds = {part.id for part in (parts[:-1] if endless else parts) if isinstance(part, ast.Name)}
+            if len(kinds) == 1 and kinds <= {"int", "float", "str"}:
+                return dict(kind=tuple, items=_TYPES[kinds.pop()], length=None if endless else len(parts))
+        case ast.BinOp(op=ast.BitOr(), left=left, right=ast.Constant(value=None)):
+            return {**knob_type(left, names), "optional": True}
+        case ast.BinOp(op=ast.BitOr(), left=left, right=ast.Name(id="Path")):
+            return {**knob_type(left, names), "path": True}
+    raise NotLiteral(
+        node or ast.Constant(None),
+        "has a type that no knob has; it is int, float, str, bool, Path, Literal[…] or tuple[…], also `| None` or `| Path`",
+    )
+
+
+def comments_of(source: str, first: int, last: int) -> dict[int, str]:
+    """Comments of the lines `first` to `last`, by line."""
+    lines = StringIO("".join(source.splitlines(keepends=True)[first - 1 : last]))
+    try:
+        return {
+            first - 1 + token.start[0]: token.string.lstrip("# ").rstrip()
+            for token in tokenize.generate_tokens(lines.readline)
+            if token.type == tokenize.COMMENT
+        }
+    except (tokenize.TokenError, IndentationError):  # cut inside a statement of several lines: its comments come first
+        return {}
+
+
+def yields(node: ast.AST) -> bool:
+    """Whether a function yields itself, not in a function inside it."""
+    return any(
+        isinstance(child, ast.Yield | ast.YieldFrom)
+        or (not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef) and yields(child))
+        for child in ast.iter_child_nodes(node)
+    )
