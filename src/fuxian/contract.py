@@ -11,7 +11,7 @@ An *objective* is how a model learns and is judged: a generator of losses, one f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -108,6 +108,10 @@ class Splits:
         self.name = name
         self.hashes = dict(hashes or {})
 
+    def read(self, words: Sequence[str]) -> Any:
+        """A Batch of what a user wants predicted: paths of images, a sentence, numbers of nodes. Raises WrongInput."""
+        raise NotImplementedError
+
 
 # ── objective ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -160,10 +164,22 @@ class Objective(nn.Module):
         """What `model.forward` takes of a batch: for export, prediction and counting."""
         raise NotImplementedError
 
+    def predict(self, model: Any, batch: Any) -> Sequence[Mapping[str, Any]]:
+        """What the model says of each example that `Splits.read` gave: `{"class": "7", "probability": 0.98}`."""
+        raise NotImplementedError
 
-def defines(objective: Objective, method: str) -> bool:
-    """Whether an author wrote this method of the objective."""
-    return getattr(type(objective), method) is not getattr(Objective, method)
+    def sample(self, model: Any, count: int, prompt: str = "") -> Iterator[float | str | Tensor]:
+        """New examples, drawn from torch's default generator; `prompt` is the beginning of a text, or a class's name.
+
+        Yields as it goes the share that is done (a float from 0 to 1), a piece of text as soon as there is one, or finished
+        images (n, channels, height, width) in 0 to 1. Raises WrongInput for a prompt that it cannot use.
+        """
+        raise NotImplementedError
+
+
+def defines(part: Objective | Splits, method: str) -> bool:
+    """Whether an author wrote this method of the objective or the data."""
+    return getattr(type(part), method) is not getattr(Objective if isinstance(part, Objective) else Splits, method)
 
 
 # ── stage ───────────────────────────────────────────────────────────────────────────────────────────────────────────
