@@ -17,6 +17,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -31,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 import fuxian
-from fuxian.engine import loop
+from fuxian.engine import loop, world
 from fuxian.engine.run import resume, run
 from fuxian.errors import FuxianError
 
@@ -85,6 +86,32 @@ def play(job: Job, folder: Path, kill: Kill | None = None, again: bool = False, 
     return child.exitcode
 
 
+def play_together(
+    job: Job, folder: Path, processes: int, kills: Mapping[int, Kill] | None = None, again: bool = False
+) -> list:
+    """Plays a run in several processes, as torchrun would start them; the exit code of each. `kills` are by rank."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    ranks = range(processes)
+    children = [
+        _fork.Process(target=_member, args=(rank, processes, port, job, folder, (kills or {}).get(rank), again))
+        for rank in ranks
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+        child.kill()
+    return [child.exitcode for child in children]
+
+
+def _member(rank: int, size: int, port: int, *words: Any) -> None:
+    facts = dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE=size, MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    os.environ.update({name: str(value) for name, value in facts.items()})
+    _child(*words, count=False)
+
+
 def _child(job: Job, folder: Path, kill: Kill | None, again: bool, count: bool) -> None:
     torch.set_num_threads(1)
     stages: list[Any] = []
@@ -107,8 +134,10 @@ def _child(job: Job, folder: Path, kill: Kill | None, again: bool, count: bool) 
     except FuxianError as error:
         sys.exit(error.code)
     sys.settrace(None)
-    (folder / "lines.json").write_text(json.dumps(lines))
-    (folder / "digest.json").write_text(json.dumps([digest(stage.model, stage.objective) for stage in stages], indent=1))
+    other = f"-{world.rank()}" if world.rank() else ""  # of several processes
+    (folder / f"lines{other}.json").write_text(json.dumps(lines))
+    digests = [digest(stage.model, stage.objective) for stage in stages]
+    (folder / f"digest{other}.json").write_text(json.dumps(digests, indent=1))
 
 
 def _tracer(kill: Kill | None, lines: dict[str, int]) -> Callable[..., Any]:

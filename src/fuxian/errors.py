@@ -61,6 +61,12 @@ class RunUnusable(FuxianError):
     code = 6
 
 
+class OtherFailed(FuxianError):
+    """Another process of this run has ended: what it says is the reason."""
+
+    code = 70
+
+
 class Interrupted(FuxianError):
     """Stopped by Ctrl-C (130) or SIGTERM (143), after saving."""
 

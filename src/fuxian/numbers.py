@@ -154,6 +154,6 @@ def ratio(value: float) -> str:
     return fixed(value, 2 if value < 1.995 else 1 if value < 9.95 else 0) + THIN + "×"
 
 
-def plural(count: int, word: str) -> str:
-    """`1 seed`, `20 seeds`, `1,000 test nodes`."""
-    return f"{count:,} {word}{'' if count == 1 else 's'}"
+def plural(count: int, word: str, several: str = "") -> str:
+    """`1 seed`, `20 seeds`, `1,000 test nodes`, `2 processes`."""
+    return f"{count:,} {word if count == 1 else several or word + 's'}"

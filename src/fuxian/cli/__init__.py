@@ -62,6 +62,8 @@ def _command(words: list[str], terminal: Terminal) -> int:
         raise WrongInput(
             f"there is no {kind} {name}{nearest(name, [*COMMANDS, '--version', '--help'])}. All: fuxian --help"
         )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and name not in ("run", "resume"):
+        raise WrongInput(f"torchrun starts several processes of `run` and `resume`; call fuxian {name} without it")
     module, function, _ = COMMANDS[name]
     return getattr(import_module(f"fuxian.cli.{module}"), function)(rest, terminal)
 

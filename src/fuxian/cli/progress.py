@@ -107,6 +107,7 @@ class Progress(Watch):
             info["device"],
             info["precision"],
             *([plural(info["threads"], "thread")] if info["device"] == "cpu" else []),
+            *([plural(info["processes"], "", "processes")] if info.get("processes", 1) > 1 else []),
         ]
         seed = f"seed {info['seed']}" if self.runs == 1 else f"{self.runs} seeds"
         size = f"{stage['parameters']:,} parameters"

@@ -19,7 +19,7 @@ from fuxian import catalog
 from fuxian.catalog import Entry, blame
 from fuxian.cli.options import Parser, add_knobs, given_knobs, normal, plain, seeds, whole
 from fuxian.cli.progress import Progress
-from fuxian.cli.terminal import MARKS, Terminal, measured, shown
+from fuxian.cli.terminal import FOLLOWS, MARKS, Terminal, measured, shown
 from fuxian.errors import FuxianError, Interrupted, WrongInput
 from fuxian.facts import Paper
 from fuxian.numbers import plural, scale
@@ -92,7 +92,8 @@ def run(words: Sequence[str], terminal: Terminal) -> int:
             runs = engine.run_seeds(method, options.seeds, watch=watch, **settings)
         else:
             runs = [engine.run(method, seed=options.seed or 0, watch=watch, **settings)]
-    _finish(entry, runs, terminal)
+    if not FOLLOWS:
+        _finish(entry, runs, terminal)
     return 0
 
 
@@ -288,7 +289,8 @@ def resume(words: Sequence[str], terminal: Terminal) -> int:
         from fuxian.engine import run as engine
 
         runs = engine.resume(folder, watch=watch, changed_code=options.changed_code)
-    _finish(entry, runs, terminal)
+    if not FOLLOWS:
+        _finish(entry, runs, terminal)
     return 0
 
 

@@ -17,9 +17,10 @@ from rich.console import Console
 from rich.text import Text
 
 from fuxian import numbers
-from fuxian.errors import CheckFailed, FuxianError, Interrupted, NotFinite
+from fuxian.errors import CheckFailed, FuxianError, Interrupted, NotFinite, OtherFailed
 
 WIDTH = 100
+FOLLOWS = int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0"  # not torchrun's first process
 MARKS = {"ok": "●", "short": "◆", "part": "◐", "scale": "○", "none": "–", "stopped": "■"}
 COLOURS = {"●": "green", "◆": "red", "◐": "blue", "○": "default", "–": "default", "■": "yellow"}  # they repeat the marks
 _POWERS = dict(zip("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789", strict=True))
@@ -42,6 +43,8 @@ class _Console(Console):
 
 
 def _console(stderr: bool = False) -> Console:
+    if FOLLOWS and not stderr:
+        return _Console(file=open(os.devnull, "w"))
     stream = sys.stderr if stderr else sys.stdout
     if isinstance(stream, TextIOWrapper):
         stream.reconfigure(errors="fuxian")
@@ -52,11 +55,14 @@ def _console(stderr: bool = False) -> Console:
 
 
 class Terminal:
-    """Where a command prints. With `--json` stdout gets one object and nothing else; the words go to stderr."""
+    """Where a command prints. With `--json` stdout gets one object and nothing else; the words go to stderr.
+
+    Of several processes of a run the first one prints, and the others what it may not know of: a bug, or no memory.
+    """
 
     def __init__(self, wants_json: bool = False) -> None:
         self.wants_json = wants_json
-        self.console = _console(stderr=wants_json)
+        self.console = _console(stderr=wants_json and not FOLLOWS)
 
     def say(self, content: Any = "") -> None:
         """A line, its marks coloured and its paths not broken; or a table."""
@@ -70,15 +76,18 @@ class Terminal:
             self.console.print("\n".join(line.rstrip() for line in printed.get().splitlines()), soft_wrap=True)
 
     def json(self, content: Mapping[str, Any]) -> None:
-        print(json.dumps(_jsonable(content), indent=1, allow_nan=False))  # ASCII: right in every encoding
+        if not FOLLOWS:
+            print(json.dumps(_jsonable(content), indent=1, allow_nan=False))  # ASCII: right in every encoding
 
     def error(self, error: FuxianError, code: int | None = None) -> int:
         """Prints what happened and what to do, on stderr, and returns the exit code."""
         code = error.code if code is None else code
+        if FOLLOWS and (isinstance(error, OtherFailed) or code not in (5, 70)):
+            return code
         if self.wants_json:
             self.json({"error": error.message, "code": code, **error.lines})
             return code
-        mark = "fuxian: "
+        mark = f"fuxian, process {os.environ['RANK']}: " if FOLLOWS else "fuxian: "
         if isinstance(error, Interrupted) or code == 130:
             mark = f"{MARKS['stopped']} "
         elif isinstance(error, NotFinite | CheckFailed):

@@ -13,13 +13,16 @@ import torch
 
 from fuxian import __version__
 from fuxian.contract import Sealed, Splits
+from fuxian.engine import world
 from fuxian.errors import WrongInput
 
 
 def pick_device(name: str | None) -> torch.device:
     """The device of that name, or the best there is. Raises WrongInput for one that this machine does not have."""
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and world.size() > 1:
+        name = f"cuda:{world.local_rank()}"
     try:
         device = torch.device(name)
     except RuntimeError:

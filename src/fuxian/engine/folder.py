@@ -7,15 +7,16 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from fuxian.engine import state
+from fuxian.engine import state, world
 from fuxian.errors import ContractError, OutOfRoom, RunUnusable, WrongInput
 
 KEEP = 2  # checkpoints of the running stage
@@ -56,8 +57,21 @@ def new_folder(parent: Path, name: str | None) -> Path:
         ) from error
 
 
+def by_the_first(write: Callable[..., None]) -> Callable[..., None]:
+    """Of several processes of a run the first one writes; to the others this does nothing, unless it failed."""
+
+    @wraps(write)
+    def alone(*words: Any) -> None:
+        world.shared(lambda: write(*words))
+
+    return alone
+
+
 class RunFolder:
-    """Reads and writes one run's files. Open it (`with`) to work in it: then no other process can."""
+    """Reads and writes one run's files. Open it (`with`) to work in it: then no other run can.
+
+    Several processes of one run see the same folder: the first writes, and what it reads reaches the others.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -65,6 +79,11 @@ class RunFolder:
         self._log: Any = None
 
     def __enter__(self) -> RunFolder:
+        self._open()
+        return self
+
+    @by_the_first
+    def _open(self) -> None:
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -76,9 +95,10 @@ class RunFolder:
         for unfinished in (self.path / "checkpoints").glob("*.tmp"):  # of a process that was killed while it wrote
             shutil.rmtree(unfinished)
         self._log = (self.path / "metrics.jsonl").open("ab")
-        return self
 
     def __exit__(self, *_: object) -> None:
+        if self._log is None:
+            return
         with suppress(OSError):  # what could not be written was told when it was tried
             self._log.close()
         self._lock.release()
@@ -100,8 +120,11 @@ class RunFolder:
         return info
 
     def write_info(self, info: Mapping[str, Any]) -> None:
-        state.write_text(self.path / "run.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n")
+        """Not shared: it is also written when something has failed, and the others may be gone."""
+        if world.rank() == 0:
+            state.write_text(self.path / "run.json", json.dumps(info, indent=1, ensure_ascii=False) + "\n")
 
+    @by_the_first
     def write_result(
         self, metrics: Mapping[str, float], counts: Mapping[str, float], stages: Mapping[str, Mapping[str, float]]
     ) -> None:
@@ -112,19 +135,24 @@ class RunFolder:
     # ── metrics.jsonl ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def log(self, stage: str, step: int, values: Mapping[str, float]) -> None:
-        line = {"stage": stage, "step": step, **clean(values)}
-        self._log.write(_line(line).encode() + b"\n")
+        if self._log is not None:
+            line = {"stage": stage, "step": step, **clean(values)}
+            self._log.write(_line(line).encode() + b"\n")
 
     def flush_log(self) -> None:
         """Shows readers of the log what it has: not at each line, which would cost a tiny network a tenth of its time."""
-        self._log.flush()
+        if self._log is not None:
+            self._log.flush()
 
     def log_length(self) -> int:
         """Bytes of the log, once the disk has them: a checkpoint names it, and a resume cuts the log there."""
+        if self._log is None:
+            return 0
         self._log.flush()
         os.fsync(self._log.fileno())
         return self._log.tell()
 
+    @by_the_first
     def cut_log(self, length: int) -> None:
         there = (self.path / "metrics.jsonl").stat().st_size
         if there < length:
@@ -134,15 +162,17 @@ class RunFolder:
 
     # ── checkpoints ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def save(self, stage: str, step: int, tree: dict[str, Any]) -> Path:
-        path = self.path / "checkpoints" / f"{stage}-{step:06d}"
-        state.write(path, tree)
+    @by_the_first
+    def save(self, stage: str, step: int, tree: dict[str, Any]) -> None:
+        state.write(self.path / "checkpoints" / f"{stage}-{step:06d}", tree)
         for old in self._steps(stage)[KEEP:]:
             shutil.rmtree(old)
-        return path
 
     def newest(self, stage: str) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest good checkpoint of a stage, or None; and what was wrong with each newer one, which is removed."""
+        return world.shared(lambda: self._newest(stage))
+
+    def _newest(self, stage: str) -> tuple[dict[str, Any] | None, list[str]]:
         damaged = []
         for path in self._steps(stage):
             try:
@@ -155,16 +185,22 @@ class RunFolder:
     def newest_path(self, stage: str) -> Path | None:
         return next(iter(self._steps(stage)), None)
 
+    @by_the_first
     def finish(self, stage: str, tree: dict[str, Any]) -> None:
         state.write(self.path / "checkpoints" / f"{stage}-done", tree)
-        self.forget_steps(stage)
+        for old in self._steps(stage):
+            shutil.rmtree(old)
 
+    @by_the_first
     def forget_steps(self, stage: str) -> None:
         for old in self._steps(stage):
             shutil.rmtree(old)
 
     def finished(self, stage: str) -> tuple[dict[str, Any] | None, list[str]]:
         """What `finish` wrote, or None; and what was wrong with it."""
+        return world.shared(lambda: self._finished(stage))
+
+    def _finished(self, stage: str) -> tuple[dict[str, Any] | None, list[str]]:
         path = self.path / "checkpoints" / f"{stage}-done"
         if not path.exists():
             return None, []
@@ -173,6 +209,7 @@ class RunFolder:
         except state.Damaged as error:
             return None, [f"checkpoint {path.name} is damaged: {error}"]
 
+    @by_the_first
     def forget_after(self, stages: list[str]) -> None:
         """Drops the checkpoints of all other stages: they are still to come, and will be trained to the same bits."""
         folder = self.path / "checkpoints"

@@ -9,7 +9,7 @@ from torch import nn
 
 from fuxian import figures
 from fuxian.contract import Sealed, defines
-from fuxian.engine import seeds
+from fuxian.engine import seeds, world
 from fuxian.engine.running import Running
 from fuxian.engine.signals import Signals
 from fuxian.engine.watch import Watch
@@ -29,9 +29,15 @@ def due(running: Running) -> bool:
 def validate(running: Running, signals: Signals, watch: Watch) -> None:
     """One row of history: the weights as they would be judged now. Keeps them if they are the best so far."""
     assert running.data is not None
+    val = running.data.val
     with running.judged():
-        with signals.at_once():
-            row = measured(running, running.data.val, {})
+
+        def by_the_first() -> Result:
+            with signals.at_once():
+                return measured(running, val, {})
+
+        row = world.shared(by_the_first)
+        world.align(running.model, running.objective)  # an evaluation may have changed a buffer
         if running.stage.select is not None:
             name, sign = signed(running.stage.select)
             if name not in row:
@@ -62,6 +68,12 @@ def stopping(running: Running) -> bool:
 
 def final(running: Running, signals: Signals) -> tuple[Result, dict[str, float]]:
     """Metrics of the judged weights, and what each stands on: `val/…`, and `test/…` or else `train/…`."""
+    found = world.shared(lambda: _final(running, signals))
+    world.align(running.model, running.objective)
+    return found
+
+
+def _final(running: Running, signals: Signals) -> tuple[Result, dict[str, float]]:
     data = running.data
     if data is None or not defines(running.objective, "evaluate"):
         return {}, {}
@@ -85,6 +97,8 @@ def measured(running: Running, split: Any, counts: dict[str, float]) -> Result:
 
 def draw(running: Running, split: Any) -> None:
     """Saves the objective's pictures of a split."""
+    if world.rank() > 0:
+        return
     seeds.seed_all(running.stream("pictures"))
     with judging(running.model, running.objective):
         for name, figure in running.objective.pictures(running.model, split).items():

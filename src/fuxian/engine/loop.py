@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from fuxian.contract import Stage, defines
-from fuxian.engine import guard, judge, seeds
+from fuxian.engine import guard, judge, seeds, world
 from fuxian.engine.folder import check_stage_name
 from fuxian.engine.judge import Result, train_mode
 from fuxian.engine.players import Player, Spectator
 from fuxian.engine.running import Running
-from fuxian.engine.signals import Signals, Stopped
+from fuxian.engine.signals import CODES, Signals, Stopped
 from fuxian.engine.watch import Watch
 from fuxian.errors import ContractError
 
@@ -79,6 +79,7 @@ def train(running: Running, signals: Signals, watch: Watch) -> None:
     train_mode(running.model, running.objective)
     running.save()
     try:
+        asked, _ = _together(signals, False)
         while True:
             if judge.due(running):
                 judge.validate(running, signals, watch)
@@ -91,7 +92,7 @@ def train(running: Running, signals: Signals, watch: Watch) -> None:
                 running.flush()
                 running.save()  # judging changes the weights: a stop from here on goes back to this
                 return
-            if signals.asked:
+            if asked:
                 raise Stopped
             if running.step == first:
                 with guard.watched(running.model, running.objective):
@@ -108,7 +109,8 @@ def train(running: Running, signals: Signals, watch: Watch) -> None:
                 shown = now
             if running.step <= FIRST or running.step % running.log_every == 0:
                 running.flush()
-            if now - saved > running.settings.save_seconds:
+            asked, due = _together(signals, now - saved > running.settings.save_seconds)
+            if due:
                 running.save()
                 saved = perf_counter()
     except Stopped:
@@ -116,6 +118,16 @@ def train(running: Running, signals: Signals, watch: Watch) -> None:
         raise
     finally:
         judge.lock(running, False)
+
+
+def _together(signals: Signals, due: bool) -> tuple[str, bool]:
+    """What signal asks for a stop, and whether a checkpoint is due: the same in all processes, whose clocks differ."""
+    if world.size() > 1:
+        names = ["", *CODES]
+        asked, saving = world.highest(names.index(signals.asked), due)
+        signals.asked = names[int(asked)]
+        return signals.asked, bool(saving)
+    return signals.asked, due
 
 
 def _step(running: Running) -> None:
@@ -135,6 +147,7 @@ def _step(running: Running) -> None:
             running.note(name, value)
     else:
         _turns(running, batch)
+        world.align(running.model, running.objective)
     running.step += 1
 
 
@@ -167,27 +180,33 @@ def _turns(running: Running, batch: Any) -> None:
                 if isinstance(player, Player):
                     player.begin(running.step, running.total, running.history)
             loss = _checked(running, player, yielded[1])
-            share = 1.0
+            share = running.share * (len(part) / len(batch) if len(parts) > 1 else 1.0)
             if len(yielded) == 3:  # a sum and what it weighs: divided when all parts are in
-                weight += float(yielded[2])
-            elif len(parts) > 1:
-                share = len(part) / len(batch)
+                share = float(share > 0)
+                weight += share * float(yielded[2])
             if isinstance(player, Player):
                 if player.wants_closure:
-                    loss, weight = _closure_step(running, player, batch, len(parts)), 0.0
+                    loss, weight, share = _closure_step(running, player, batch, len(parts)), 0.0, 1.0
                 else:
                     (loss if share == 1.0 else loss * share).backward(inputs=player.inputs)
             number = loss.item() if loss.device.type == "cpu" else loss.detach()
             value = value + number * share
         assert player is not None
+        if not player.wants_closure:
+            number = list(running.players).index(player.name) if running.players else 0
+            value, weight = world.summed(number, player.weights, value, weight)
         if weight:
             value = value / weight
-            for gradient in [w.grad for w in player.weights if w.grad is not None]:
-                gradient /= weight
+            _divide(player, weight)
         taken = True
         running.note(player.name, value)  # stops the run if it is not finite, before the weights move
         if isinstance(player, Player) and not player.wants_closure:
             player.step()
+
+
+def _divide(player: Player | Spectator, weight: Any) -> None:
+    for gradient in [w.grad for w in player.weights if w.grad is not None]:
+        gradient /= weight
 
 
 def _uneven() -> ContractError:
@@ -226,10 +245,14 @@ def _closure_step(running: Running, player: Player, batch: Any, parts: int) -> T
         seeds.seed_torch(running.streams[1] + running.step)
         with running.autocast():
             _, loss, *weight = next(iter(running.objective.losses(running.model, batch)))
-        loss = loss / weight[0] if weight else loss
+        share = float(running.share > 0) if weight else running.share
         player.begin(running.step, running.total, running.history)
-        loss.backward()
-        return loss
+        (loss if share == 1.0 else loss * share).backward()
+        total, weighs = world.summed(1, player.weights, loss.detach() * share, float(weight[0]) * share if weight else 0.0)
+        if weight:
+            total = total / weighs
+            _divide(player, weighs)
+        return torch.as_tensor(total)
 
     loss = player.optimizer.step(closure)  # type: ignore[arg-type]
     player.after_step()

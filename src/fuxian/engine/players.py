@@ -147,7 +147,7 @@ class Spectator:
     """Who yields losses in a stage without an optimizer: they are logged, and nothing is stepped."""
 
     wants_closure = False
-    weights = ()
+    weights: list[nn.Parameter] = []
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -24,13 +24,14 @@ from torch import nn
 
 from fuxian import catalog
 from fuxian.contract import Objective, Splits, Stage
-from fuxian.engine import judge, loop, state
+from fuxian.engine import judge, loop, state, world
 from fuxian.engine.device import machine, pick_device, versions
 from fuxian.engine.folder import RunFolder, new_folder, runs_folder
 from fuxian.engine.running import Settings
 from fuxian.engine.watch import Watch
 from fuxian.engine.work import recipe_of, restore, work
 from fuxian.errors import Interrupted, RunUnusable, WrongInput
+from fuxian.numbers import plural
 
 PRECISIONS = ("float32", "bf16")
 
@@ -96,10 +97,11 @@ def run(
         raise WrongInput(f"--precision {precision}: it is float32 or bf16")
     if limit is not None and limit < 1:
         raise WrongInput(f"--limit {limit} is out of range; it is 1 or more steps")
+    world.join()
     where = pick_device(device)
     recipe_of(entry)  # a file that cannot be used leaves no folder behind
     family = f"{entry.family}.{entry.name}" if entry.module else entry.name
-    folder = RunFolder(new_folder(parent or runs_folder() / family, name))
+    folder = RunFolder(world.shared(lambda: new_folder(parent or runs_folder() / family, name)))
     commit, dirty = _commit()
     info: dict[str, Any] = {
         "format": state.FORMAT,
@@ -115,6 +117,7 @@ def run(
         "precision": precision,
         "compile": compile,
         "threads": torch.get_num_threads(),
+        "processes": world.size(),
         "command": command or _in_words(method, knobs, seed, quick, limit),
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "commit": commit,
@@ -125,7 +128,7 @@ def run(
         "stopped": None,
         "stages": [],
     }
-    if not entry.module:
+    if not entry.module and world.rank() == 0:
         shutil.copyfile(entry.path, folder.path / "method.py")
     folder.write_info(info)
     settings = Settings(seed, where, precision, compile, limit, save_seconds)
@@ -139,7 +142,8 @@ def run_seeds(method: str | Path, seeds: Sequence[int], *, name: str | None = No
     family = f"{entry.family}.{entry.name}" if entry.module else entry.name
     if len(set(seeds)) < len(seeds):
         raise WrongInput(f"--seeds {','.join(map(str, seeds))} names a seed twice")
-    folder = new_folder(runs_folder() / family, name)
+    world.join()
+    folder = world.shared(lambda: new_folder(runs_folder() / family, name))
     saved = {
         "format": state.FORMAT,
         "method": entry.key if entry.module else str(entry.path.resolve()),  # a run may be resumed from another folder
@@ -155,7 +159,8 @@ def _each_seed(folder: Path, saved: dict[str, Any], one: Callable[[int], Run]) -
     """Runs every seed of a folder; its `seeds.json` says how that stands."""
 
     def write(status: str) -> None:
-        state.write_text(folder / "seeds.json", json.dumps({**saved, "status": status}, indent=1) + "\n")
+        if world.rank() == 0:
+            state.write_text(folder / "seeds.json", json.dumps({**saved, "status": status}, indent=1) + "\n")
 
     write("running")
     try:
@@ -176,6 +181,7 @@ def resume(
 
     Raises RunUnusable where the method's file has changed since, unless `changed_code`.
     """
+    world.join()
     path = Path(folder)
     if (path / "seeds.json").is_file():
         saved = json.loads((path / "seeds.json").read_text())
@@ -184,7 +190,7 @@ def resume(
         def go_on(seed: int) -> Run:
             if (path / f"seed-{seed}" / "run.json").is_file():
                 return resume(path / f"seed-{seed}", watch=watch, changed_code=changed_code, save_seconds=save_seconds)[0]
-            shutil.rmtree(path / f"seed-{seed}", ignore_errors=True)
+            world.shared(lambda: shutil.rmtree(path / f"seed-{seed}", ignore_errors=True))
             return run(saved["method"], seed=seed, name=f"seed-{seed}", parent=path, **{**saved["options"], "watch": watch})
 
         return _each_seed(path, saved, go_on)
@@ -204,7 +210,10 @@ def resume(
         torch.set_num_threads(info["threads"])  # sums split over threads round differently
     if versions()["torch"] != info["versions"]["torch"]:
         watch.note(f"this run began with torch {info['versions']['torch']}: the bits may differ")
-    device = pick_device(info["device"])
+    if world.size() != info.get("processes", 1):
+        watch.note(f"this run began with {plural(info.get('processes', 1), 'process', 'processes')}: the bits may differ")
+        info["processes"] = world.size()
+    device = pick_device(info["device"] if world.size() == 1 else torch.device(info["device"]).type)
     settings = Settings(info["seed"], device, info["precision"], info["compile"], info["limit"], save_seconds)
     info |= {"status": "running", "stopped": None}
     work(entry, there, info, _knobs(entry, info), settings, watch)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fuxian.contract import Batch, History, Splits, Stage, defines
-from fuxian.engine import seeds, state
+from fuxian.engine import seeds, state, world
 from fuxian.engine.device import move
 from fuxian.engine.folder import RunFolder
 from fuxian.engine.players import players_of, submodule
@@ -62,6 +62,8 @@ class Running:
         if self.examples < 1:
             raise ContractError(f"the training split of stage {name} is empty")
         self.batch = min(stage.batch or self.examples, self.examples)
+        if self.data is not None and self.batch < world.size() and not updates:
+            raise ContractError(f"a batch of {self.batch} cannot be divided among {world.size()} processes")
         rest = 0 if stage.drop_last else self.examples % self.batch > 0
         self.per_epoch = self.examples // self.batch + rest
         self.total = stage.steps if stage.steps is not None else (stage.epochs or 0) * self.per_epoch  # schedules see this
@@ -89,15 +91,18 @@ class Running:
         self.pending: list[tuple[int, str, Any]] = []  # losses not yet in the log: step, name, value
         self.saved: int | None = None  # the step of the newest checkpoint
         self.waited = 0.0  # seconds spent on batches
-        self.streams = self.stream("batch"), self.stream("losses")
+        rank = 0 if updates else world.rank()  # what updates buffers in place does the same in every process
+        self.streams = tuple(seeds.stream(settings.seed, name, of, rank) for of in ("batch", "losses"))
+        self.share = 1.0  # of this process in the newest batch; the shares of all processes are 1 together
         self._order: tuple[int, tuple[Tensor, ...]] | None = None  # epoch, and the indices of its batches
 
     def stream(self, name: str) -> int:
         return seeds.stream(self.settings.seed, self.name, name)
 
     def next_batch(self) -> Batch | None:
-        """The batch of this step: a function of (seed, stage, step) alone. On the run's device."""
+        """This process's part of the batch of this step, a function of (seed, stage, step, rank), on the run's device."""
         if self.data is None:
+            self.share = 1 / world.size()
             return None
         epoch, place = divmod(self.step, self.per_epoch)
         if self._order is None or self._order[0] != epoch:
@@ -106,7 +111,12 @@ class Running:
                 torch.arange(self.examples) if whole else seeds.order(self.settings.seed, self.name, epoch, self.examples)
             )
             self._order = epoch, order.to(getattr(self.data.train, "device", "cpu")).split(self.batch)
-        batch = self.data.train.batch(self._order[1][place])
+        indices = self._order[1][place]
+        if world.size() > 1 and not defines(self.objective, "update"):
+            part = indices.tensor_split(world.size())[world.rank()]
+            self.share = len(part) / len(indices)
+            indices = part if len(part) else indices[:1]  # a last batch of fewer examples than processes: it counts for 0
+        batch = self.data.train.batch(indices)
         return batch if self.settings.device.type == "cpu" else batch.to(self.settings.device)
 
     def autocast(self) -> Any:
@@ -205,6 +215,7 @@ class Running:
             return
         self.check_pending()
         tensors = self.tensors(frozen=False)
+        world.check_same(tensors)
         for player in self.players.values():
             for name, weight in player.named.items():
                 if not weight.isfinite().all():

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from types import FrameType
 
 NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
@@ -17,10 +18,14 @@ class Stopped(Exception):
 
 
 class Signals:
-    """Within it the first signal is noted in `asked`; a second Ctrl-C stops at once, without saving."""
+    """Within it the first signal is noted in `asked`; a second Ctrl-C, a second later, stops at once, without saving.
+
+    Within that second it is the same one: `torchrun` passes on what the terminal has sent already.
+    """
 
     def __init__(self) -> None:
         self.asked = ""
+        self._since = 0.0
         self._at_once = False
 
     def __enter__(self) -> Signals:
@@ -34,9 +39,11 @@ class Signals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.asked = NAMES[signal.Signals(number)]
+        if self.asked:
+            if number == signal.SIGINT and monotonic() - self._since > 1:
+                raise KeyboardInterrupt
+            return
+        self.asked, self._since = NAMES[signal.Signals(number)], monotonic()
         if self._at_once:
             self._at_once = False  # the next signal must not interrupt the saving that follows
             raise Stopped

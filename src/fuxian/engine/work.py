@@ -13,7 +13,7 @@ import torch
 
 from fuxian import catalog
 from fuxian.contract import Stage
-from fuxian.engine import judge, loop, state
+from fuxian.engine import judge, loop, state, world
 from fuxian.engine.device import peak_memory
 from fuxian.engine.folder import RunFolder
 from fuxian.engine.running import Running, Settings
@@ -85,12 +85,14 @@ def train_stage(running: Running, info: dict[str, Any], log_began: int, signals:
         running.settle()
         metrics, counts = judge.final(running, signals)
         judge.draw(running, _judged_split(running))
+        world.align(running.model, running.objective)
     except Stopped:
         folder.newest(name)  # reads it again: what is called verified has been
         path = folder.newest_path(name)
+        asked = signals.asked or "SIGTERM"  # of several processes another may have been the one that was asked
         raise Interrupted(
-            f"stopped by {signals.asked} at stage {name}, step {running.step:,} of {running.last:,}",
-            CODES[signals.asked],
+            f"stopped by {asked} at stage {name}, step {running.step:,} of {running.last:,}",
+            CODES[asked],
             saved=f"{path}, verified" if path else "",
             do=f"fuxian resume {shlex.quote(str(folder.path))}     ends with the same bits",
         ) from None
