@@ -118,7 +118,7 @@ def run(
         "compile": compile,
         "threads": torch.get_num_threads(),
         "processes": world.size(),
-        "command": command or _in_words(method, knobs, seed, quick, limit),
+        "command": (command or _in_words(method, knobs, seed, quick, limit)).replace("fuxian", world.launcher(), 1),
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "commit": commit,
         "dirty": dirty,
@@ -168,7 +168,9 @@ def _each_seed(folder: Path, saved: dict[str, Any], one: Callable[[int], Run]) -
     except BaseException as error:
         write("stopped" if isinstance(error, Interrupted) else "failed")
         if isinstance(error, Interrupted):
-            error.lines["do"] = f"fuxian resume {shlex.quote(str(folder))}     goes on with all seeds, to the same bits"
+            error.lines["do"] = (
+                f"{world.launcher()} resume {shlex.quote(str(folder))}     goes on with all seeds, to the same bits"
+            )
         raise
     write("done")
     return runs

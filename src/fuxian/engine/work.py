@@ -94,7 +94,7 @@ def train_stage(running: Running, info: dict[str, Any], log_began: int, signals:
             f"stopped by {asked} at stage {name}, step {running.step:,} of {running.last:,}",
             CODES[asked],
             saved=f"{path}, verified" if path else "",
-            do=f"fuxian resume {shlex.quote(str(folder.path))}     ends with the same bits",
+            do=f"{world.launcher()} resume {shlex.quote(str(folder.path))}     ends with the same bits",
         ) from None
     finally:
         record["step"] = running.step
@@ -195,7 +195,7 @@ def _reported(entry: catalog.Entry, folder: RunFolder, info: dict[str, Any], kno
         raise OutOfRoom(
             f"the disk is full: {error.strerror}",
             where=str(error.filename or folder.path),
-            do=f"make room, then: fuxian resume {shlex.quote(str(folder.path))}",
+            do=f"make room, then: {world.launcher()} resume {shlex.quote(str(folder.path))}",
         ) from error
     except (MemoryError, torch.OutOfMemoryError, RuntimeError) as error:
         text = str(error).lower()

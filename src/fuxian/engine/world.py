@@ -47,6 +47,11 @@ def size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
+def launcher() -> str:
+    """How the command line began that started this process, and would start one like it."""
+    return f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', size())} -m fuxian" if size() > 1 else "fuxian"
+
+
 def local_rank() -> int:
     """The number of this process among those of its machine: which of its accelerators it takes."""
     return int(os.environ["LOCAL_RANK"]) if size() > 1 else 0
