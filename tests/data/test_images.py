@@ -184,10 +184,10 @@ def test_cifar10_from_its_archive(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("archive", "message"),
     [
-        (b"", "data_batch_1.bin cannot be read"),
-        (gzip.compress(b"text", mtime=0), "data_batch_1.bin cannot be read"),
-        (cifar_archive(40)[:-300], "data_batch_1.bin cannot be read|test_batch.bin cannot be read"),
-        (cifar_archive(member="data_batch_4.bin", content=None), "data_batch_4.bin cannot be read"),
+        (b"", "the archive cannot be read"),
+        (gzip.compress(b"text", mtime=0), "the archive cannot be read"),
+        (cifar_archive(40)[:-300], "the archive cannot be read"),
+        (cifar_archive(member="data_batch_4.bin", content=None), "data_batch_4.bin holds 0 bytes"),
         (cifar_archive(member="data_batch_2.bin", content=b"\0" * 3072), "data_batch_2.bin holds 3,072 bytes"),
         (cifar_archive(member="test_batch.bin"), "test_batch.bin holds 0 bytes"),
         (cifar_archive(member="test_batch.bin", content=bytes(10_001 * 3073)), "test_batch.bin holds more bytes"),

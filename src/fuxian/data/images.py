@@ -59,7 +59,7 @@ class ImageSplit:
         self.layout = torch.channels_last if channels_last else torch.contiguous_format
 
     def normalize(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Sets mean and standard deviation of each channel, of pixels that are in 0 to 1."""
+        """Sets mean and standard deviation, of all channels or of each, of pixels that are in 0 to 1."""
         self.scale = torch.tensor([1 / (255 * s) for s in std]).view(-1, 1, 1)
         self.shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(-1, 1, 1)
 
@@ -76,7 +76,7 @@ class ImageSplit:
     def __len__(self) -> int:
         return len(self.label)
 
-    def part(self, rows: slice) -> Self:
+    def part(self, rows: slice | Tensor) -> Self:
         """Some of the images; their memory is shared until either split moves."""
         some = copy(self)
         some.image, some.label = self.image[rows], self.label[rows]
@@ -134,12 +134,15 @@ def standardized(data: ImageSplits) -> ImageSplits:
     """The same data with mean 0 and variance 1 in each channel, over the pixels of all training images."""
     train: Any = data.train
     levels = torch.arange(256, dtype=torch.float64) / 255
-    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in train.image.unbind(1)]).double()
+    counts = torch.zeros(train.image.shape[1], 256, dtype=torch.float64)
+    for some in train.image.split(1024):  # bincount makes 8 bytes of each
+        counts += torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in some.unbind(1)]).cpu()
     mean = counts @ levels / counts.sum(1)
     std = (counts * (levels - mean[:, None]).square()).sum(1).div(counts.sum(1)).sqrt()
     parts = [_own_copy(split) for split in (data.train, data.val, data.test)]
-    for split in filter(None, parts):
-        split.normalize(mean.tolist(), std.clamp_min(1 / 255).tolist())  # a channel of one value stays at zero
+    for split in parts:
+        if split is not None:
+            split.normalize(mean.tolist(), std.clamp_min(1 / 255).tolist())  # a channel of one value stays at zero
     return ImageSplits(*parts, name=data.name, names=data.names, hashes=data.hashes)  # type: ignore[arg-type]
 
 
@@ -183,8 +186,8 @@ def fashion_mnist(
 def cifar10(
     *,
     size: int = 32,
-    mean: Sequence[float] = (0.0,) * 3,
-    std: Sequence[float] = (1.0,) * 3,
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
     channels_last: bool = False,
 ) -> ImageSplits:
     """CIFAR-10: 50,000 small photographs to train on and 10,000 to test, 32 × 32 in colour, ten classes.
@@ -230,16 +233,15 @@ def image_data(
     name: str | Path,
     *,
     size: int | None = None,
-    mean: Sequence[float] | None = None,
-    std: Sequence[float] | None = None,
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
     channels_last: bool = False,
 ) -> ImageSplits:
     """A labelled set of images by name: mnist, fashion-mnist, cifar10 or digits; `size` defaults to its own."""
     if not isinstance(name, str) or name not in _SETS:
         raise WrongInput(f"there is no image data named {str(name)!r}", do=f"one of {', '.join(_SETS)}")
-    given: dict[str, Any] = dict(size=size, mean=mean, std=std)
-    options = {key: value for key, value in given.items() if value is not None}
-    return _SETS[name](channels_last=channels_last, **options)
+    options = {} if size is None else dict(size=size)
+    return _SETS[name](mean=mean, std=std, channels_last=channels_last, **options)
 
 
 def _idx(
@@ -287,23 +289,25 @@ def parse_cifar(archive: bytes) -> list[tuple[Tensor, Tensor]]:
     row. https://www.cs.toronto.edu/~kriz/cifar.html, binary version. Nothing is unpacked to a folder.
     """
     record, most = 1 + 3 * 32 * 32, 10_000  # bytes of an image with its label, images of a file
+    sets = [f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"]
+    content: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r|gz") as packed:  # one pass, backwards would begin again
+            for member in packed:
+                if (file := packed.extractfile(member)) and member.name.startswith("cifar-10-batches-bin/"):
+                    content[member.name.partition("/")[2]] = file.read(most * record + 1)
+    except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
+        raise DataMissing(f"not CIFAR-10's binary version: the archive cannot be read: {error}") from None
     parts = []
-    for names in ([f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"]):
-        rows = []
+    for names in sets:
         for name in names:
-            try:
-                with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as packed:
-                    file = packed.extractfile(f"cifar-10-batches-bin/{name}")
-                    content = file.read(most * record + 1) if file else b""
-            except (KeyError, EOFError, OSError, tarfile.TarError, zlib.error) as error:
-                raise DataMissing(f"not CIFAR-10's binary version: {name} cannot be read: {error}") from None
-            if not content or len(content) % record or len(content) > most * record:
-                size = f"{len(content):,}" if len(content) <= most * record else "more"
+            size = len(content.get(name, b""))
+            if not 0 < size <= most * record or size % record:
+                found = f"{size:,}" if size <= most * record else "more"
                 raise DataMissing(
-                    f"not CIFAR-10's binary version: {name} holds {size} bytes, not up to {most:,} × {record:,}"
+                    f"not CIFAR-10's binary version: {name} holds {found} bytes, not up to {most:,} × {record:,}"
                 )
-            rows.append(torch.frombuffer(bytearray(content), dtype=torch.uint8).view(-1, record))
-        whole = torch.cat(rows)
+        whole = torch.frombuffer(bytearray().join(content[name] for name in names), dtype=torch.uint8).view(-1, record)
         label = whole[:, 0].long()
         if int(label.max()) > 9:
             raise DataMissing(f"not CIFAR-10's binary version: it has a label {int(label.max())}, the classes are 0 to 9")
