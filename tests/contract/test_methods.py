@@ -31,6 +31,7 @@ PARAMETERS = {
     "graph.gcn": {"train": 576},
     "language.gpt1": {"pretrain": 84_800, "fine-tune": 84_930},
     "vision.lenet": {"train": 61_706},
+    "vision.resnet": {"train": 75_002},
 }
 
 

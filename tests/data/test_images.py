@@ -2,13 +2,25 @@
 
 import gzip
 import hashlib
+import io
 import struct
+import tarfile
 
 import pytest
 import torch
 
 from fuxian.data import sources
-from fuxian.data.images import ImageSplit, digits, fashion_mnist, hold_out, image_data, mnist, parse_idx
+from fuxian.data.images import (
+    ImageSplit,
+    cifar10,
+    digits,
+    fashion_mnist,
+    hold_out,
+    image_data,
+    mnist,
+    parse_cifar,
+    parse_idx,
+)
 from fuxian.data.sources import SOURCES, File, Source
 from fuxian.errors import DataMissing, WrongInput
 
@@ -132,13 +144,68 @@ def test_the_splits_of_digits_are_disjoint_and_whole():
     assert torch.equal(digits().train.image, data.train.image)
 
 
+def cifar_archive(images=2, *, member=None, content=b""):
+    """CIFAR-10's binary version, so many made-up images in each file; `member` holds `content` instead, or is not there."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as packed:
+        names = [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]
+        for k, name in enumerate(names):
+            records = b"".join(bytes([(k + n) % 10]) + bytes((k + n + i) % 256 for i in range(3072)) for n in range(images))
+            records = content if name == member else records
+            if records is None:
+                continue
+            entry = tarfile.TarInfo(f"cifar-10-batches-bin/{name}")
+            entry.size = len(records)
+            packed.addfile(entry, io.BytesIO(records))
+    return archive.getvalue()
+
+
+def test_cifar10_from_its_archive(monkeypatch, tmp_path):
+    content = cifar_archive()
+    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar10" / "cifar-10-binary.tar.gz").write_bytes(content)
+    monkeypatch.setenv("FUXIAN_DATA", str(tmp_path))
+    file = File("cifar-10-binary.tar.gz", len(content), hashlib.sha256(content).hexdigest())
+    monkeypatch.setitem(SOURCES, "cifar10", Source("CIFAR-10", "cifar10", (), "", "", (file,)))
+    data = image_data("cifar10", channels_last=True)
+    assert (len(data.train), data.val, len(data.test)) == (10, None, 2)
+    assert (data.channels, data.size, data.classes, data.names[6]) == (3, 32, 10, "frog")
+    assert data.train.label.tolist() == [0, 1, 1, 2, 2, 3, 3, 4, 4, 5]
+    assert data.hashes == {"cifar-10-binary.tar.gz": file.sha256}
+    last = data.test.batch(torch.tensor([1]))
+    assert last.label.tolist() == [6]
+    for channel, row, column in ((0, 0, 0), (0, 0, 1), (0, 1, 0), (1, 0, 0), (2, 31, 31)):  # all of red comes first
+        level = (6 + 1024 * channel + 32 * row + column) % 256
+        assert float(last.image[0, channel, row, column]) == pytest.approx(level / 255)
+    assert torch.equal(cifar10(size=34).train.batch(torch.tensor([0])).image[0, :, 1:33, 1:33],
+                       data.train.batch(torch.tensor([0])).image[0])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("archive", "message"),
+    [
+        (b"", "the archive cannot be read"),
+        (gzip.compress(b"text", mtime=0), "the archive cannot be read"),
+        (cifar_archive(40)[:-300], "the archive cannot be read"),
+        (cifar_archive(member="data_batch_4.bin", content=None), "data_batch_4.bin holds 0 bytes"),
+        (cifar_archive(member="data_batch_2.bin", content=b"\0" * 3072), "data_batch_2.bin holds 3,072 bytes"),
+        (cifar_archive(member="test_batch.bin"), "test_batch.bin holds 0 bytes"),
+        (cifar_archive(member="test_batch.bin", content=bytes(10_001 * 3073)), "test_batch.bin holds more bytes"),
+        (cifar_archive(member="test_batch.bin", content=b"\x0a" + bytes(3072)), "a label 10, the classes are 0 to 9"),
+    ],
+)
+def test_a_wrong_cifar_archive(archive, message):
+    with pytest.raises(DataMissing, match=message):
+        parse_cifar(archive)
+
+
 def test_image_data_by_name(tmp_path):
     assert image_data("digits").size == 8
     assert image_data("digits", size=32, channels_last=True).size == 32
     for name in ("cifar", tmp_path):
         with pytest.raises(WrongInput, match="there is no image data named") as caught:
             image_data(name)
-        assert caught.value.lines["do"] == "one of mnist, fashion-mnist, digits"
+        assert caught.value.lines["do"] == "one of mnist, fashion-mnist, cifar10, digits"
     with pytest.raises(WrongInput, match="size 7 is smaller than the images, 8 × 8"):
         digits(size=7)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import struct
-from collections.abc import Sequence
+import tarfile
+import zlib
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from math import prod
@@ -19,10 +22,13 @@ from typing_extensions import Self
 
 from fuxian.contract import Batch, Sealed, Splits
 from fuxian.data.sources import digest, hashes, read
-from fuxian.errors import DataMissing, WrongInput
+from fuxian.errors import ContractError, DataMissing, WrongInput
 
 FASHION = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 DIGITS = tuple("0123456789")
+CIFAR = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+Augment = Callable[[Tensor], Tensor]  # of (batch, channels, height, width), normalized; see fuxian.data.augment
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,8 @@ class ImageSplit:
     `image` (images, channels, height, width) uint8, `label` (images,) int64. A batch holds (pixel / 255 - mean) / std.
     """
 
+    augment: Augment | None = None  # random changes of each batch; `augmented` sets it, on a training split
+
     def __init__(
         self,
         image: Tensor,
@@ -47,9 +55,13 @@ class ImageSplit:
         channels_last: bool = False,
     ) -> None:
         self.image, self.label = image, label
+        self.normalize(mean, std)
+        self.layout = torch.channels_last if channels_last else torch.contiguous_format
+
+    def normalize(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Sets mean and standard deviation, of all channels or of each, of pixels that are in 0 to 1."""
         self.scale = torch.tensor([1 / (255 * s) for s in std]).view(-1, 1, 1)
         self.shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).view(-1, 1, 1)
-        self.layout = torch.channels_last if channels_last else torch.contiguous_format
 
     @property
     def device(self) -> torch.device:
@@ -64,7 +76,7 @@ class ImageSplit:
     def __len__(self) -> int:
         return len(self.label)
 
-    def part(self, rows: slice) -> Self:
+    def part(self, rows: slice | Tensor) -> Self:
         """Some of the images; their memory is shared until either split moves."""
         some = copy(self)
         some.image, some.label = self.image[rows], self.label[rows]
@@ -73,7 +85,10 @@ class ImageSplit:
     def batch(self, indices: Tensor) -> Images:
         # On a CPU index_select gathers bytes seven times faster than self.image[indices].
         image = self.image.index_select(0, indices).to(torch.float32, memory_format=self.layout)
-        return Images(image.mul_(self.scale).add_(self.shift), self.label[indices])
+        image.mul_(self.scale).add_(self.shift)
+        if self.augment is not None:
+            image = self.augment(image).contiguous(memory_format=self.layout)
+        return Images(image, self.label[indices])
 
 
 class ImageSplits(Splits):
@@ -94,6 +109,9 @@ class ImageSplits(Splits):
         names: Sequence[str],
         hashes: dict[str, str] | None = None,
     ) -> None:
+        for split in (val, test.split if isinstance(test, Sealed) else test):
+            if getattr(split, "augment", None) is not None:
+                raise ContractError("only training images are augmented", do="call augmented() last, after hold_out()")
         super().__init__(train, val, test, name=name, hashes=hashes)
         self.channels, self.size = train.image.shape[1], train.image.shape[-1]
         self.names = tuple(names)
@@ -110,6 +128,34 @@ def hold_out(data: ImageSplits, count: int) -> ImageSplits:
     train: Any = data.train
     parts = train.part(slice(0, -count)), train.part(slice(-count, None)), data.test
     return ImageSplits(*parts, name=data.name, names=data.names, hashes=data.hashes)
+
+
+def standardized(data: ImageSplits) -> ImageSplits:
+    """The same data with mean 0 and variance 1 in each channel, over the pixels of all training images."""
+    train: Any = data.train
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.zeros(train.image.shape[1], 256, dtype=torch.float64)
+    for some in train.image.split(1024):  # bincount makes 8 bytes of each
+        counts += torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in some.unbind(1)]).cpu()
+    mean = counts @ levels / counts.sum(1)
+    std = (counts * (levels - mean[:, None]).square()).sum(1).div(counts.sum(1)).sqrt()
+    parts = [_own_copy(split) for split in (data.train, data.val, data.test)]
+    for split in parts:
+        if split is not None:
+            split.normalize(mean.tolist(), std.clamp_min(1 / 255).tolist())  # a channel of one value stays at zero
+    return ImageSplits(*parts, name=data.name, names=data.names, hashes=data.hashes)  # type: ignore[arg-type]
+
+
+def augmented(data: ImageSplits, augment: Augment) -> ImageSplits:
+    """The same data with random changes of each training batch; what judges a model, `val` and `test`, has none."""
+    train: Any = _own_copy(data.train)
+    train.augment = augment
+    return ImageSplits(train, data.val, data.test, name=data.name, names=data.names, hashes=data.hashes)  # type: ignore[arg-type]
+
+
+def _own_copy(split: Any) -> Any:
+    """A split that shares its pixels with the other, and nothing that may be set."""
+    return None if split is None else copy(split.split if isinstance(split, Sealed) else split)
 
 
 def mnist(
@@ -137,6 +183,25 @@ def fashion_mnist(
     return _idx("fashion-mnist", FASHION, size, mean, std, channels_last)
 
 
+def cifar10(
+    *,
+    size: int = 32,
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+    channels_last: bool = False,
+) -> ImageSplits:
+    """CIFAR-10: 50,000 small photographs to train on and 10,000 to test, 32 × 32 in colour, ten classes.
+
+    No validation split is published. `size` above 32 adds a black border. Raises DataMissing.
+    """
+    (archive,) = read("cifar10").values()
+    train, test = (
+        ImageSplit(_sized(image, size), label, mean, std, channels_last=channels_last)
+        for image, label in parse_cifar(archive)
+    )
+    return ImageSplits(train, None, test, name="cifar10", names=CIFAR, hashes=hashes("cifar10"))
+
+
 def digits(
     *,
     size: int = 8,
@@ -161,7 +226,7 @@ def digits(
     return ImageSplits(*parts, name="digits", names=DIGITS, hashes={"digits": content})
 
 
-_SETS = {"mnist": mnist, "fashion-mnist": fashion_mnist, "digits": digits}
+_SETS = {"mnist": mnist, "fashion-mnist": fashion_mnist, "cifar10": cifar10, "digits": digits}
 
 
 def image_data(
@@ -172,7 +237,7 @@ def image_data(
     std: Sequence[float] = (1.0,),
     channels_last: bool = False,
 ) -> ImageSplits:
-    """A labelled set of images by name: mnist, fashion-mnist or digits; `size` defaults to its own."""
+    """A labelled set of images by name: mnist, fashion-mnist, cifar10 or digits; `size` defaults to its own."""
     if not isinstance(name, str) or name not in _SETS:
         raise WrongInput(f"there is no image data named {str(name)!r}", do=f"one of {', '.join(_SETS)}")
     options = {} if size is None else dict(size=size)
@@ -215,6 +280,39 @@ def parse_idx(content: bytes, dimensions: int) -> Tensor:
             f"an idx file of shape {shape} has {prod(shape):,} values, this one holds {len(content) - header:,}"
         )
     return torch.frombuffer(bytearray(content[header:]), dtype=torch.uint8).view(shape)
+
+
+def parse_cifar(archive: bytes) -> list[tuple[Tensor, Tensor]]:
+    """Images (n, 3, 32, 32) uint8 and labels (n,) int64 of the training set and the test set. Raises DataMissing.
+
+    The format: a tar.gz with six files of records, each a byte for the label and 1,024 for red, green and blue, row by
+    row. https://www.cs.toronto.edu/~kriz/cifar.html, binary version. Nothing is unpacked to a folder.
+    """
+    record, most = 1 + 3 * 32 * 32, 10_000  # bytes of an image with its label, images of a file
+    sets = [f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"]
+    content: dict[str, bytes] = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r|gz") as packed:  # one pass, backwards would begin again
+            for member in packed:
+                if (file := packed.extractfile(member)) and member.name.startswith("cifar-10-batches-bin/"):
+                    content[member.name.partition("/")[2]] = file.read(most * record + 1)
+    except (EOFError, OSError, tarfile.TarError, zlib.error) as error:
+        raise DataMissing(f"not CIFAR-10's binary version: the archive cannot be read: {error}") from None
+    parts = []
+    for names in sets:
+        for name in names:
+            size = len(content.get(name, b""))
+            if not 0 < size <= most * record or size % record:
+                found = f"{size:,}" if size <= most * record else "more"
+                raise DataMissing(
+                    f"not CIFAR-10's binary version: {name} holds {found} bytes, not up to {most:,} × {record:,}"
+                )
+        whole = torch.frombuffer(bytearray().join(content[name] for name in names), dtype=torch.uint8).view(-1, record)
+        label = whole[:, 0].long()
+        if int(label.max()) > 9:
+            raise DataMissing(f"not CIFAR-10's binary version: it has a label {int(label.max())}, the classes are 0 to 9")
+        parts.append((whole[:, 1:].reshape(-1, 3, 32, 32), label))
+    return parts
 
 
 def _sized(image: Tensor, size: int) -> Tensor:

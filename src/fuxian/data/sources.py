@@ -117,6 +117,17 @@ SOURCES: dict[str, Source] = {
                  (10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34")),
         ),
     ),
+    "cifar10": Source(
+        title="CIFAR-10",
+        folder="cifar10",
+        bases=("https://www.cs.toronto.edu/~kriz/",),
+        licence="not stated at the source",
+        citation="Krizhevsky. Learning Multiple Layers of Features from Tiny Images. University of Toronto, 2009.",
+        files=(
+            File("cifar-10-binary.tar.gz", 170_052_171,  # the page gives its MD5: c32a1d4ab5d03f1284b67883e8d87530
+                 "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"),
+        ),
+    ),
     "cora": Source(
         title="Cora",
         folder="planetoid",
