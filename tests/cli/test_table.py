@@ -156,6 +156,9 @@ def test_seeds_of_one_setting_in_two_folders_are_one_row(fuxian: Fuxian) -> None
 def test_two_versions_of_a_file_are_told_by_their_folders(fuxian: Fuxian) -> None:
     made(RUNS / "before", 0, {"test/accuracy": 0.81}, file="/home/me/mine.py", file_sha256="aa")
     made(RUNS / "after", 0, {"test/accuracy": 0.82}, file="/home/me/mine.py", file_sha256="bb", limit=30)
+    made(RUNS / "later", 0, {"test/accuracy": 0.80}, file="/home/me/mine.py", file_sha256="cc", limit=30)
+    out = fuxian("table", "runs/after", "runs/later")[1]
+    assert [line[0] for line in cells(out)[2:]] == ["mine.py (after)", "mine.py (later)"]
     out = fuxian("table", "runs/before", "runs/after")[1]
     assert [line[0] for line in cells(out)[2:]] == ["mine.py (before)", "mine.py (after)"]
     assert out.endswith("One run, seed 0. Best in bold. mine.py (after): at most 30 steps a stage.\n")
@@ -191,6 +194,8 @@ def test_csv_has_the_numbers_as_they_are(fuxian: Fuxian, three: Path) -> None:
     assert float(rows[2]["mean"]) == (0.8157 + 0.8169) / 2
     assert float(rows[2]["std"]) == pytest.approx(0.0012 / 2**0.5, rel=1e-12)
     assert rows[2]["n"] == "2"
+    made(RUNS / "single", 0, {"test/accuracy": 0.815})
+    assert fuxian("table", "runs/single", "--format", "csv")[1].splitlines()[1] == "gcn,test/accuracy,0.815,,1"
 
 
 SPECIAL = r"a_b%c#d&e{f}g~h^i\j$k<l>m|n.py"
