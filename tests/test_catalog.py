@@ -11,6 +11,7 @@ from fuxian import catalog
 from fuxian.catalog import Entry, find, methods
 from fuxian.errors import WrongInput
 from fuxian.facts import Claim, Paper, Within
+from fuxian.numbers import better
 
 MINE = '''"""Averages: each row's mean.
 
@@ -370,3 +371,9 @@ def test_a_shipped_method_speaks_for_itself(entry: Entry) -> None:
     for claim in entry.claims:
         entry.resolve(claim.knobs, "claim")
         assert claim.where
+
+
+@pytest.mark.parametrize("entry", methods(), ids=lambda entry: entry.key)
+def test_claims_and_tables_agree_on_what_is_better(entry: Entry) -> None:
+    for claim in entry.claims:
+        assert claim.better == better(claim.metric), f"{claim.metric}: mend the claim, or _LOWER in fuxian.numbers"

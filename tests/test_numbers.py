@@ -65,6 +65,12 @@ from fuxian.numbers import scale
         ("is_share", ("fine-tune/test/accuracy",), True),
         ("is_share", ("test/loss",), False),
         ("is_share", ("test/mean_squared_error_rate",), False),
+        ("better", ("test/accuracy",), "higher"),
+        ("better", ("test/parzen",), "higher"),
+        ("better", ("fine-tune/val/top5_error",), "lower"),
+        ("better", ("generator/loss",), "lower"),
+        ("better", ("forgetting",), "lower"),
+        ("better", ("test/bits_per_byte",), "lower"),
     ],
 )
 def test_written(function: str, arguments: tuple[Any, ...], text: Any) -> None:

@@ -24,7 +24,7 @@ from typing import Any
 from fuxian.errors import FuxianError, WrongInput
 from fuxian.facts import RESERVED_KNOBS, SHARED_KNOBS, Claim, Paper
 from fuxian.knobs import Knob, listed, nearest, shown_as
-from fuxian.literals import NotLiteral, comments_of, knob_type, literal, yields
+from fuxian.literals import NotLiteral, comments_of, knob_type, literal, objectives, yields
 
 METHODS = Path(__file__).parent / "methods"
 
@@ -48,6 +48,7 @@ class Entry:
     claims: list[Claim]
     quick: dict[str, Any]
     knobs: list[Knob]
+    learns: list[str]  # the classes of its stages' objectives
     lines: int
 
     @property
@@ -276,6 +277,7 @@ def _read(path: Path) -> Entry:
         claims=claims,
         quick=fact("QUICK", dict, {}, "a dict of knobs"),
         knobs=list(_knobs(path, source, recipe, names)),
+        learns=objectives(tree),
         lines=len(source.splitlines()),
     )
 

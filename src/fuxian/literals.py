@@ -99,3 +99,27 @@ def yields(node: ast.AST) -> bool:
         or (not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda | ast.ClassDef) and yields(child))
         for child in ast.iter_child_nodes(node)
     )
+
+
+def objectives(tree: ast.Module) -> list[str]:
+    """In what ways a method's stages learn: the classes of their objectives, in the order of the text."""
+    made: dict[str, ast.AST] = {}
+    stages: list[ast.Call] = []
+    for node in ast.walk(tree):
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call() as value):
+                made[name] = value
+            case ast.Call() if _called(node) == "Stage":
+                stages.append(node)
+    found = []
+    for stage in sorted(stages, key=lambda node: node.lineno):
+        given = [*stage.args[2:3], *(word.value for word in stage.keywords if word.arg == "objective")]
+        found += [made.get(value.id, value) if isinstance(value, ast.Name) else value for value in given]
+    return list(dict.fromkeys(_called(value) for value in found if isinstance(value, ast.Call)))
+
+
+def _called(node: ast.Call) -> str:
+    match node.func:
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            return name
+    return ""

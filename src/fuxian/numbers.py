@@ -11,18 +11,33 @@ from dataclasses import dataclass
 from decimal import Decimal
 from math import floor, isfinite, log10
 from statistics import fmean, stdev
+from typing import Literal
 
 THIN = "\u202f"
 MINUS = "\u2212"
 NONE = "–"
 
 _SHARES = {"accuracy", "error", "precision", "recall", "f1", "purity", "cer", "wer", "coverage", "picp", "top1", "top5"}
+_LOWER = set(
+    "loss error perplexity ppl inertia distortion nll nelbo bpc bpb bpd bits mse rmse mae mape smape mase crps qice cer "
+    "wer fid kid lpips brier ece mmd divergence distance forgetting regret residual seconds".split()
+)
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def is_share(metric: str) -> bool:
     """Whether a metric is a fraction that is written in percent: `test/accuracy`, `val/top5_error`."""
-    return re.split(r"[/_ -]", metric)[-1].lower() in _SHARES
+    return _word(metric) in _SHARES
+
+
+def better(metric: str) -> Literal["higher", "lower"]:
+    """Which values of a metric are better, by its last word: `test/error`, `val/loss`, `test/bits_per_byte` are lower."""
+    return "lower" if _word(metric) in _LOWER else "higher"
+
+
+def _word(metric: str) -> str:
+    """The word that says what is measured: `error` of `val/top5_error`, `bits` of `test/bits_per_byte`."""
+    return re.split(r"[/_ -]", re.sub(r"[_ -]per[_ -].*", "", metric))[-1].lower()
 
 
 def fixed(value: float, digits: int) -> str:

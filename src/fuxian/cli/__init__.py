@@ -20,6 +20,7 @@ COMMANDS = {  # name: (module, function, one line of help)
     "run": ("runs", "run", "train and judge a method, or a file of your own"),
     "resume": ("runs", "resume", "go on with a run that was stopped"),
     "report": ("runs", "report", "write the page of a run anew"),
+    "table": ("table", "table", "what runs measured, as a table for a paper"),
     "verify": ("verify", "verify", "a method's published numbers beside ours, over their seeds"),
     "new": ("new", "new", "a file of your own that starts as one of the methods"),
     "doctor": ("doctor", "doctor", "what is wrong here, and what to do"),

@@ -24,6 +24,7 @@ from fuxian.errors import FuxianError, Interrupted, WrongInput
 from fuxian.facts import Paper
 from fuxian.numbers import plural, scale
 from fuxian.proof.claims import Verdict, matching, verdict
+from fuxian.report.runs import telling_names
 
 if TYPE_CHECKING:
     from fuxian.engine.run import Run
@@ -217,7 +218,7 @@ def _tell(
     if terminal.console.is_terminal:
         terminal.say()
     terminal.say(_verdict_line(runs[0].info, judged))
-    for name in _telling_names(runs[0], judged):
+    for name in telling_names(runs[0].metrics, runs[0].info, {one.claim.metric for one in judged}):
         claims = [one.claim for one in judged if one.claim.metric == name]
         count = runs[0].counts.get(name)
         scaled = scale(name, values[name], count=count, literals=[n for c in claims for n in (c.value, c.tolerance)])
@@ -236,17 +237,6 @@ def _tell(
         terminal.say(f"  {'for a verdict':<18} {again}")
     if terminal.console.is_terminal:
         terminal.say()
-
-
-def _telling_names(run: Run, judged: Sequence[Verdict]) -> list[str]:
-    """The metrics that are printed (the record and the page have all): of the test split where there is one."""
-    stages = {stage["name"] for stage in run.info["stages"]}
-    names = [name for name in run.metrics if name.count("/") < 2 or name.partition("/")[0] not in stages]
-    for part in ("test/", "val/", "train/"):
-        if any(name.startswith(part) for name in names):
-            claimed = {one.claim.metric for one in judged}
-            return [n for n in names if "/" not in n or n.startswith(part) or n in claimed]
-    return names
 
 
 def _differing(entry: Entry, run: Run) -> dict[str, str]:
@@ -357,7 +347,7 @@ def demo(words: Sequence[str], terminal: Terminal) -> int:
             continue
         folders.append(one.folder)
         claimed = [claim.metric for claim in entry.claims if claim.metric in one.metrics]
-        name = next(iter([*claimed, *_telling_names(one, ())]), "")
+        name = next(iter([*claimed, *telling_names(one.metrics, one.info)]), "")
         result = f"{name} {measured(name, [one.metrics[name]], one.counts.get(name))}" if name else "done"
         terminal.say(f"{MARKS['ok']} {entry.name:<16} {result}")
     page = write_index(folders, parent / "index.html")

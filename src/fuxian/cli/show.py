@@ -6,44 +6,93 @@ import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
+from math import inf
 from statistics import fmean
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from fuxian import catalog
 from fuxian.catalog import Entry
 from fuxian.cli.options import Parser, metavar, plain
 from fuxian.cli.terminal import MARKS, Terminal, coloured
-from fuxian.knobs import Knob
-from fuxian.numbers import NONE, plural, scale
+from fuxian.errors import WrongInput
+from fuxian.knobs import Knob, listed, nearest
+from fuxian.numbers import NONE, duration, plural, scale
 from fuxian.proof.card import Proof, card, recorded, sentence
 from fuxian.proof.claims import Verdict
+from fuxian.proof.record import claim_record
+
+SORTS = {"year": "the newest first", "proof": "the most proven first", "time": "the quickest first", "name": "by name"}
 
 
 def list_methods(words: Sequence[str], terminal: Terminal) -> int:
-    parser = Parser("list", "The methods there are, with their proof.", "list [FAMILY] [--json]")
+    parser = Parser("list", "The methods there are, with their proof.", "list [FAMILY] [--sort NAME] [--long] [--json]")
     parser.add_argument("family", nargs="?", metavar="FAMILY", help="only these methods")
+    parser.add_argument("--sort", metavar="NAME", help="; ".join(f"{name}: {order}" for name, order in SORTS.items()))
+    parser.add_argument("--long", action="store_true", help="how each learns, its claim, its time, the published code")
     parser.add_common(json=True)
-    entries = catalog.methods(parser.read(words).family)
+    options = parser.read(words)
+    if options.sort and options.sort not in SORTS:
+        raise WrongInput(f"--sort {options.sort} is not one of {listed(SORTS)}{nearest(options.sort, SORTS)}")
+    entries = _sorted(catalog.methods(options.family), options.sort)
     if terminal.wants_json:
         terminal.json({"methods": [_facts(entry) for entry in entries]})
         return 0
-    table = _table("family", "method", "paper", "proof", "result")
-    family = ""
-    for entry in entries:
-        proofs = card(entry)
-        marks = coloured(" ".join(MARKS[proof.mark] for proof in proofs))
-        paper = f"{entry.paper.authors} {entry.paper.year}" if entry.paper else entry.source or NONE
-        first = entry.family if entry.family != family else ""
-        table.add_row(first, entry.name, paper, marks, coloured(_result(entry, proofs[1])))
-        family = entry.family
-    terminal.say(table)
+    terminal.say(_long(entries) if options.long else _short(entries, options.sort))
     families = len({entry.family for entry in entries})
     there = f"{plural(len(entries), 'method')} in {families} {'family' if families == 1 else 'families'}."
     terminal.say(f"{there} Proof, in order: parity, claim, speed, resume, export.")
     terminal.say(_legend() + "        one method: fuxian info METHOD")
     return 0
+
+
+def _sorted(entries: list[Entry], by: str | None) -> list[Entry]:
+    def key(entry: Entry) -> Any:
+        match by:
+            case "year":
+                return -entry.paper.year if entry.paper else inf
+            case "proof":
+                marks = [proof.mark for proof in card(entry)]
+                return -marks.count("ok"), -marks.count("part"), marks.count("short")
+            case "time":
+                seconds = seconds_a_seed(entry)
+                return inf if seconds is None else seconds
+            case "name":
+                return entry.name
+        return 0
+
+    return sorted(entries, key=key)  # equal ones stay by family and name
+
+
+def _short(entries: Sequence[Entry], by: str | None) -> Table:
+    timed = ["a seed"] * (by == "time")
+    table = _table("family", "method", "paper", "proof", *timed, "result")
+    family = ""
+    for entry in entries:
+        first = entry.family if by or entry.family != family else ""
+        family = entry.family
+        proofs = card(entry)
+        seed = [_a_seed(entry)] * len(timed)
+        table.add_row(first, entry.name, _paper(entry), _marks(proofs), *seed, coloured(_result(entry, proofs[1])))
+    return table
+
+
+def _long(entries: Sequence[Entry]) -> Table:
+    table = _table("method", "year", "learns by", "proof", "claim", "a seed", "code")
+    for entry in entries:
+        year = str(entry.paper.year) if entry.paper else NONE
+        table.add_row(
+            entry.name,
+            year,
+            ", ".join(map(_in_words, entry.learns)) or NONE,
+            _marks(card(entry)),
+            coloured(_claimed(entry)),
+            _a_seed(entry),
+            published_code(entry).partition(" @ ")[0] or NONE,
+        )
+    return table
 
 
 def info(words: Sequence[str], terminal: Terminal) -> int:
@@ -97,10 +146,56 @@ def info(words: Sequence[str], terminal: Terminal) -> int:
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2 if len(columns) > 5 else 3, 0, 0), header_style="bold")
     for column in columns:
-        table.add_column(column, no_wrap=column in ("family", "method", "proof", "Knobs"), overflow="fold")
+        whole = ("family", "method", "year", "proof", "a seed", "Knobs")
+        table.add_column(column, no_wrap=column in whole, overflow="fold")
     return table
+
+
+def _paper(entry: Entry) -> str:
+    return f"{entry.paper.authors} {entry.paper.year}" if entry.paper else entry.source or NONE
+
+
+def _marks(proofs: Sequence[Proof]) -> Text:
+    return coloured(" ".join(MARKS[proof.mark] for proof in proofs))
+
+
+def _in_words(name: str) -> str:
+    """`node classification` of `NodeClassification`; `CTC` stays as it is."""
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z0-9]+|\d+", name)
+    return " ".join(word if word.isupper() else word.lower() for word in words)
+
+
+def _claimed(entry: Entry) -> str:
+    """The first published number."""
+    if not entry.claims:
+        return NONE
+    first = entry.claims[0]
+    scaled = scale(first.metric, literals=(first.value,))
+    name = first.metric.rpartition("/")[2].replace("_", " ")
+    return f"{name} {scaled.with_unit(scaled.value(first.value))}"
+
+
+def seconds_a_seed(entry: Entry) -> float | None:
+    """How long a seed took when the first of its claims was verified; None where none was."""
+    for claim in entry.claims if entry.family else ():
+        kept = claim_record(entry.key, claim)
+        if kept and kept.get("seconds") and kept["seeds"]:
+            return kept["seconds"] / len(kept["seeds"])
+    return None
+
+
+def _a_seed(entry: Entry) -> Text:
+    seconds = seconds_a_seed(entry)
+    return coloured(NONE if seconds is None else duration(seconds))
+
+
+def published_code(entry: Entry) -> str:
+    """The repository that the header's `Code` names first, with its commit."""
+    text = _field(entry.doc, "Code")
+    first = re.match(r"[\w.-]+/[\w.-]+( @ [0-9a-f]{7,40})?", text)
+    return first[0] if first else re.split(r"[:;,]", text)[0]
 
 
 def _legend() -> str:
@@ -195,6 +290,9 @@ def _facts(entry: Entry) -> dict[str, Any]:
         "lines": entry.lines,
         "paper": asdict(entry.paper) if entry.paper else None,
         "source": entry.source,
+        "learns_by": entry.learns,
+        "code": published_code(entry) or None,
+        "seconds_a_seed": seconds_a_seed(entry),
         "quick": entry.quick,
         "claims": [
             {**asdict(one.claim), "verdict": one.word, "values": one.values, "mean": one.mean, "gap": one.gap}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from math import nan
 from pathlib import Path
@@ -75,10 +76,10 @@ def read_run(folder: Path) -> RunFiles:
     """Raises WrongInput where there is no run, RunUnusable where its files cannot be read."""
     if not (folder / "run.json").is_file():
         raise WrongInput(f"{folder} is no run folder: it has no run.json")
-    result = _json(folder / "result.json") if (folder / "result.json").is_file() else {}
+    result = read_json(folder / "result.json") if (folder / "result.json").is_file() else {}
     return RunFiles(
         folder,
-        _json(folder / "run.json"),
+        read_json(folder / "run.json"),
         {name: nan if value is None else value for name, value in result.get("metrics", {}).items()},
         result.get("counts", {}),
         _lines(folder / "metrics.jsonl"),
@@ -89,7 +90,7 @@ def read_run(folder: Path) -> RunFiles:
 def read(folder: Path) -> Report:
     """A run's folder, or one with `seeds.json`. Raises as `read_run` does."""
     if (folder / "seeds.json").is_file():
-        about = _json(folder / "seeds.json")
+        about = read_json(folder / "seeds.json")
         inside = [folder / f"seed-{seed}" for seed in about["seeds"]]
         runs = [read_run(path) for path in inside if (path / "run.json").is_file()]
         if not runs:
@@ -97,6 +98,16 @@ def read(folder: Path) -> Report:
         return Report(folder, runs, about["seeds"], about["status"], about["command"], _entry(runs[0]))
     run = read_run(folder)
     return Report(folder, [run], [run.info["seed"]], run.info["status"], run.info["command"], _entry(run))
+
+
+def telling_names(metrics: Iterable[str], info: Mapping[str, Any], claimed: Collection[str] = ()) -> list[str]:
+    """The metrics that are told first (the record and the page have all): of the test split where there is one."""
+    stages = {stage["name"] for stage in info["stages"]}
+    names = [name for name in metrics if name.count("/") < 2 or name.partition("/")[0] not in stages]
+    for part in ("test/", "val/", "train/"):
+        if any(name.startswith(part) for name in names):
+            return [n for n in names if "/" not in n or n.startswith(part) or n in claimed]
+    return names
 
 
 def _entry(run: RunFiles) -> Entry | None:
@@ -108,7 +119,8 @@ def _entry(run: RunFiles) -> Entry | None:
         return None
 
 
-def _json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Raises RunUnusable where it is damaged."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
