@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import os
 import struct
 import tarfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
 from math import prod
@@ -21,8 +23,11 @@ from torch import Tensor
 from typing_extensions import Self
 
 from fuxian.contract import Batch, Sealed, Splits
+from fuxian.data import own
 from fuxian.data.sources import digest, hashes, read
-from fuxian.errors import ContractError, DataMissing, WrongInput
+from fuxian.errors import ContractError, DataMissing, OutOfRoom, WrongInput
+from fuxian.numbers import plural
+from fuxian.numbers import size as in_bytes
 
 FASHION = ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 DIGITS = tuple("0123456789")
@@ -98,6 +103,7 @@ class ImageSplits(Splits):
     size: int
     classes: int
     names: tuple[str, ...]
+    invert = False  # whether `read` turns black and white around
 
     def __init__(
         self,
@@ -117,15 +123,39 @@ class ImageSplits(Splits):
         self.names = tuple(names)
         self.classes = len(self.names)
 
+    def read(self, words: Sequence[str]) -> Images:
+        """Files of pictures, read as the test pictures are: size, channels, normalization; the label is 0. Says how."""
+        judged: Any = self.test.split if isinstance(self.test, Sealed) else self.val or self.train
+        usual = float(judged.image[:1000].float().mean()) / 255
+        images = []
+        for word in words:
+            if Path(word).is_dir():
+                raise WrongInput(f"{word} is a folder; name its pictures: {word.rstrip('/')}/*.png")
+            pixels = own.picture(own.content(Path(word)), word)
+            pixels = 255 - pixels if self.invert else pixels
+            images.append(_in_channels(_fitted(pixels, self.size), self.channels))
+            found = f"{pixels.shape[1]} × {pixels.shape[0]} {'grey' if pixels.ndim == 2 else 'colour'}"
+            taken = f"{self.size} × {self.size} {'grey' if self.channels == 1 else 'colour'}"
+            own.note(f"{word}: {found}, read as {taken}{', inverted' if self.invert else ''}")
+            light = float(pixels.mean()) / 255
+            if abs(light - usual) - abs(1 - light - usual) > 0.3:
+                other = "without --invert?" if self.invert else "--invert turns it around"
+                own.note(f"{word}: its mean is {light:.2f}, and {usual:.2f} in {self.name}: dark for light? {other}")
+        some = copy(judged)
+        some.image = torch.stack(images).to(judged.device)
+        some.label = torch.zeros(len(images), dtype=torch.int64, device=judged.device)
+        return some.batch(torch.arange(len(images), device=judged.device))
+
 
 def hold_out(data: ImageSplits, count: int) -> ImageSplits:
-    """The same data with the last `count` training images as its validation split, where it has none.
+    """The same data with the last `count` training images, at most a third, as its validation split, where it has none.
 
     MNIST's last 10,000 are the customary ones: Goodfellow et al. 2013, arXiv:1302.4389, sec. 6.1.
     """
     if data.val is not None:
         return data
     train: Any = data.train
+    count = max(1, min(count, len(train) // 3))
     parts = train.part(slice(0, -count)), train.part(slice(-count, None)), data.test
     return ImageSplits(*parts, name=data.name, names=data.names, hashes=data.hashes)
 
@@ -233,15 +263,151 @@ def image_data(
     name: str | Path,
     *,
     size: int | None = None,
+    channels: int | None = None,
     mean: Sequence[float] = (0.0,),
     std: Sequence[float] = (1.0,),
     channels_last: bool = False,
 ) -> ImageSplits:
-    """A labelled set of images by name: mnist, fashion-mnist, cifar10 or digits; `size` defaults to its own."""
-    if not isinstance(name, str) or name not in _SETS:
-        raise WrongInput(f"there is no image data named {str(name)!r}", do=f"one of {', '.join(_SETS)}")
+    """A labelled set of images: mnist, fashion-mnist, cifar10 or digits by name, or one's own (`own_images`) by its path.
+
+    `size` and `channels` default to the set's own; 1 channel is grey, 3 are red, green and blue.
+    """
+    if isinstance(name, Path):
+        return own_images(name, size=size, channels=channels, mean=mean, std=std, channels_last=channels_last)
+    if name not in _SETS:
+        raise WrongInput(f"there is no image data named {name!r}", do=f"one of {', '.join(_SETS)}, or a path")
     options = {} if size is None else dict(size=size)
-    return _SETS[name](mean=mean, std=std, channels_last=channels_last, **options)
+    data = _SETS[name](mean=mean, std=std, channels_last=channels_last, **options)
+    if channels in (None, data.channels):
+        return data
+    for part in (data.train, data.val, data.test.split if isinstance(data.test, Sealed) else None):
+        if isinstance(part, ImageSplit):
+            part.image = _in_channels(part.image, channels)
+    data.channels = channels
+    return data
+
+
+# ── one's own ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def own_images(
+    path: Path,
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    mean: Sequence[float] = (0.0,),
+    std: Sequence[float] = (1.0,),
+    channels_last: bool = False,
+) -> ImageSplits:
+    """Images of one's own: a folder with a sub-folder for each class, or a `.npz` of `image` (or `x`) and `label` (`y`).
+
+    Split 80/10/10 by content; or as they are in `train/`, `val/`, `test/`, each with the classes inside, or by masks of
+    those names. A picture larger than `size` is made smaller, antialiased; one that is smaller has its pixels repeated as
+    often as fits; the rest is a black border. Without `size` all must be square and of one size. Without `channels` they
+    are grey if all are, and three if `mean` has three values. Raises DataMissing, WrongInput, OutOfRoom.
+    """
+    channels = channels or (3 if max(len(mean), len(std)) == 3 else None)
+    where = own.shown(path)
+    if own.kind(path, "folder", ".npz") == "folder":
+        files = own.picture_files(path)
+        words, part = [file.class_ for file in files], [file.part for file in files]
+        named = [own.shown(file.path) for file in files]
+        keys: list[bytes] = []
+        image = _stacked(_decoded(files, keys), named, where, size, channels)
+        same = [hashlib.sha256(row.numpy().tobytes()).digest() for row in image]  # also of a file that is packed otherwise
+        lines = [f"{file.path.relative_to(path)}\0{key.hex()}\n" for file, key in zip(files, keys, strict=True)]
+        sha256 = digest("".join(lines).encode())
+    else:
+        arrays = own.Arrays(path)
+        pixels = _bytes(arrays.numbers("image", "x"), where)
+        words, part = list(arrays.label("label", "y", count=len(pixels))), arrays.parts(len(pixels))
+        named = [f"image {i}" for i in range(len(pixels))]
+        keys = same = [hashlib.sha256(row.tobytes()).digest() for row in pixels]
+        image = _stacked(iter(pixels), named, where, size, channels)
+        sha256 = arrays.sha256
+    names, label = own.classes(words, where)
+    parts = own.given(part, keys) if any(part) else own.split(keys, label, where)
+    if lacking := set(range(len(names))) - {label[i] for i in parts[0].tolist()}:
+        raise DataMissing(f"{where}: the class {names[min(lacking)]} has no example in train")
+    own.warn_of_leaks(parts, same, named, where)
+    of = torch.tensor(label)
+    splits = [ImageSplit(image[rows], of[rows], mean, std, channels_last=channels_last) for rows in parts]
+    val, test = (split if len(split) else None for split in splits[1:])
+    return ImageSplits(splits[0], val, test, name=path.name, names=names, hashes={path.name: sha256})
+
+
+def _decoded(files: Sequence[own.PictureFile], keys: list[bytes]) -> Iterator[np.ndarray]:
+    """The pictures one after another; the hash of each file is added to `keys`."""
+    for file in files:
+        raw = own.content(file.path)
+        keys.append(hashlib.sha256(raw).digest())
+        yield own.picture(raw, own.shown(file.path))
+
+
+def _bytes(image: np.ndarray, where: str) -> np.ndarray:
+    """(images, height, width) or (images, height, width, 3), uint8, from 0 to 255 or fractions, channels first or last."""
+    if image.ndim == 4 and image.shape[1] in (1, 3) and image.shape[3] not in (1, 3):
+        image = image.transpose(0, 2, 3, 1)
+    if image.ndim == 4 and image.shape[3] == 1:
+        image = image[..., 0]
+    if image.ndim not in (3, 4) or (image.ndim == 4 and image.shape[3] != 3) or not image.size:
+        raise DataMissing(
+            f"{where}: its images have the shape {image.shape}",
+            do="(images, height, width), or that with 1 or 3 channels first or last",
+        )
+    low, high = image.min(), image.max()
+    top = 1 if image.dtype.kind in "fb" else 255
+    if low < 0 or high > top:
+        raise DataMissing(f"{where}: its images are {image.dtype} from {low} to {high}; they must be in 0 to {top}")
+    return image if image.dtype == np.uint8 else np.rint(image * (255 // top)).astype(np.uint8)
+
+
+def _stacked(
+    pictures: Iterator[np.ndarray], named: Sequence[str], where: str, size: int | None, channels: int | None
+) -> Tensor:
+    """All pictures as one tensor (images, channels, size, size) uint8."""
+    image = torch.empty(0)
+    for i, pixels in enumerate(pictures):
+        height, width = pixels.shape[:2]
+        side = size or width
+        if i == 0:
+            needed = len(named) * (channels or 1) * side**2
+            memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+            if needed > memory / 2:
+                raise OutOfRoom(
+                    f"{where}: {plural(len(named), 'picture')} of {side} × {side} take {in_bytes(needed)}, more than half"
+                    f" of this machine's memory, {in_bytes(memory)}",
+                    do="fewer pictures, or a method that takes smaller ones",
+                )
+            image = torch.empty(len(named), channels or 1, side, side, dtype=torch.uint8)
+        if size is None and (height, width) != image.shape[2:]:
+            first = f", and {named[0]} is {image.shape[3]} × {image.shape[3]}" if i and height == width else ""
+            raise DataMissing(
+                f"{where}: {named[i]} is {width} × {height}{first}; this method needs square pictures of one size"
+            )
+        if channels is None and pixels.ndim == 3 and image.shape[1] == 1:  # the first that has colour
+            image = image.expand(-1, 3, -1, -1).clone()
+        image[i] = _in_channels(_fitted(pixels, side), image.shape[1])
+    return image
+
+
+def _fitted(pixels: np.ndarray, size: int) -> Tensor:
+    """A picture (height, width) or (height, width, 3) as (channels, size, size)."""
+    pixels = own.smaller(pixels, size)
+    return _sized(torch.from_numpy(np.array(pixels)).view(*pixels.shape[:2], -1).permute(2, 0, 1), size)
+
+
+def _in_channels(image: Tensor, channels: int) -> Tensor:
+    """Images (…, 1 or 3, height, width) uint8 in 1 channel (luma, ITU-R BT.601) or in 3."""
+    if image.shape[-3] == channels:
+        return image
+    if channels == 3:
+        return image.expand(*image.shape[:-3], 3, -1, -1)
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float32).view(3, 1, 1)
+    return (image * weights).sum(-3, keepdim=True).round().to(torch.uint8)
+
+
+# ── published sets ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _idx(
@@ -316,11 +482,11 @@ def parse_cifar(archive: bytes) -> list[tuple[Tensor, Tensor]]:
 
 
 def _sized(image: Tensor, size: int) -> Tensor:
-    """Square images at `size`: pixels repeated as often as fits, then a black border, the odd pixel at the end."""
-    own = image.shape[-1]
-    if size < own:
-        raise WrongInput(f"size {size} is smaller than the images, {own} × {own}", do=f"a size of {own} or more")
-    times = size // own
-    border = size - own * times
+    """Images (…, height, width) at `size`: pixels repeated as often as fits, then a black border, odd pixels at the end."""
+    longer = max(image.shape[-2:])
+    if size < longer:
+        raise WrongInput(f"size {size} is smaller than the images, {longer} × {longer}", do=f"a size of {longer} or more")
+    times = size // longer
     image = image.repeat_interleave(times, -1).repeat_interleave(times, -2) if times > 1 else image
-    return F.pad(image, [border // 2, border - border // 2] * 2) if border else image
+    high, wide = (size - side for side in image.shape[-2:])
+    return F.pad(image, [wide // 2, wide - wide // 2, high // 2, high - high // 2]) if high or wide else image

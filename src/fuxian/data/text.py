@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from pydoc_data.topics import topics
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from typing_extensions import Self
 
 from fuxian.contract import Batch, Splits
+from fuxian.data import own
 from fuxian.data.sources import cache_folder, digest, hashes, read
 from fuxian.errors import DataMissing, WrongInput
 
@@ -130,6 +133,73 @@ def templated(train: int = 800, val: int = 100, test: int = 100) -> Labelled:
         rows[:train], rows[train : train + val], rows[train + val :],
         name="templated", names=("negative", "positive"), hashes={"templated": content},
     )  # fmt: skip
+
+
+_CORPORA = {"wikitext-2": wikitext2, "python-topics": python_topics}
+_LABELLED = {"sst2": sst2, "templated": templated}
+
+
+def corpus(name: str | Path) -> Corpus:
+    """Running text by name: wikitext-2 or python-topics; or one's own (`own_corpus`) by its path."""
+    return _named(name, _CORPORA)() if isinstance(name, str) else own_corpus(name)
+
+
+def labelled(name: str | Path) -> Labelled:
+    """Labelled sentences by name: sst2 or templated; or one's own (`own_sentences`) by its path."""
+    return _named(name, _LABELLED)() if isinstance(name, str) else own_sentences(name)
+
+
+def _named(name: str, sets: dict[str, Callable[[], Any]]) -> Callable[[], Any]:
+    if name not in sets:
+        raise WrongInput(f"there is no text named {name!r}", do=f"one of {', '.join(sets)}, or a path")
+    return sets[name]
+
+
+def own_corpus(path: Path) -> Corpus:
+    """A `.txt` in UTF-8, split 80/10/10 by passages: of some 64 lines in a long text, of fewer in one below 16,384 lines.
+
+    A passage ends after a line whose hash says so, and its own hash says where it goes: a change in the text moves no
+    other passage. Raises DataMissing where it has fewer than three.
+    """
+    own.kind(path, ".txt")
+    (written, sha256), where = own.text(path), own.shown(path)
+    lines = [line + "\n" for line in written.removesuffix("\n").split("\n")]
+    spacing = 1 << min(6, max(0, (len(lines) // 256).bit_length() - 1))  # lines a passage, about
+    passages: list[list[str]] = [[]]
+    for line in lines:
+        passages[-1].append(line)
+        if line.strip() and hashlib.sha256(line.encode()).digest()[0] % spacing == 0:
+            passages.append([])
+    passages = [passage for passage in passages if any(map(str.strip, passage))]
+    if len({tuple(passage) for passage in passages}) < 3:
+        raise DataMissing(f"{where} has {len(lines):,} lines of text; a line is the least that can be split off")
+    parts = own.split(["".join(passage).encode() for passage in passages], [0] * len(passages), where)
+    train, val, test = ([line for i in sorted(part.tolist()) for line in passages[i]] for part in parts)
+    return Corpus(train, val, test, path.name, {path.name: sha256})
+
+
+def own_sentences(path: Path) -> Labelled:
+    """A `.csv` with a column of sentences and one of classes, which `--target` names, split 80/10/10 by the sentence.
+
+    Columns of numbers alone are passed over. Sentences that differ by blanks or capitals only count as equal.
+    """
+    own.kind(path, ".csv")
+    sheet, where = own.sheet(path), own.shown(path)
+    if not (target := sheet.target()):
+        raise sheet.ask_for_target()
+    wordy = [
+        column
+        for place, column in enumerate(sheet.columns)
+        if column != target and any(own.as_number(row[place]) is None for row in sheet.rows)
+    ]
+    if len(wordy) != 1:
+        has = f"has the columns {', '.join(wordy)}" if wordy else "has none"
+        raise DataMissing(f"{where}: one column of sentences is needed beside {target}, and it {has}")
+    texts = sheet.cells(wordy[0])
+    names, label = own.classes(sheet.cells(target), f"{where}, column {target}")
+    parts = own.split([" ".join(text.lower().split()).encode() for text in texts], label, where)
+    rows = ([(texts[i], label[i]) for i in part.tolist()] for part in parts)
+    return Labelled(*rows, name=path.name, names=names, hashes={path.name: sheet.sha256})
 
 
 # ── encoding ────────────────────────────────────────────────────────────────────────────────────────────────────────

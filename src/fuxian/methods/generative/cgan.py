@@ -10,6 +10,7 @@ Departs  Adam, at a rate of its own for each player, for SGD with growing moment
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -138,14 +139,14 @@ class Adversarial(Objective):
 
 
 def recipe(
-    data: Literal["mnist", "fashion-mnist", "digits"] = "mnist",  # grey images with a label each
+    data: Literal["mnist", "fashion-mnist", "digits"] | Path = "mnist",  # images with a label each, read as grey
     epochs: int = 20,             # passes over the training set
     batch: int = 100,             # images a step; sec. 4.1
     lr: float = 2e-3,             # Adam with β₁ 0.5, of the discriminator
     lr_generator: Annotated[float, Within(0, above=True)] = 1e-3,  # the same, of the generator
     dropout: float = 0.5,         # probability, in the discriminator; sec. 4.1
 ) -> Iterator[Stage]:  # fmt: skip
-    images = hold_out(image_data(data), 10_000)
+    images = hold_out(image_data(data, channels=1), 10_000)
     model = CGAN(100, images.classes, images.size**2, dropout)
     mean_P = images.train.batch(torch.arange(len(images.train))).image.mean(0).flatten()
     model.generator.pixels.bias.data = mean_P.clamp(1e-3, 1 - 1e-3).logit()  # mnist.yaml: bias from marginals

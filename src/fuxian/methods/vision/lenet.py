@@ -8,6 +8,7 @@ Departs  ReLU for the scaled tanh, max-pooling for the trained subsampling, all 
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ QUICK = dict(data="digits", epochs=15)
 
 
 class LeNet(nn.Module):
-    """(batch, 1, 32, 32) grey images to (batch, classes) logits; 61,706 weights for ten classes. Fig. 2."""
+    """(batch, channels, 32, 32) images to (batch, classes) logits; 61,706 weights for grey ones of ten classes. Fig. 2."""
 
     def __init__(self, channels: int = 1, classes: int = 10) -> None:
         super().__init__()
@@ -46,7 +47,7 @@ class LeNet(nn.Module):
 
 
 def recipe(
-    data: Literal["mnist", "fashion-mnist", "digits"] = "mnist",  # grey images with a label each; sec. III.A
+    data: Literal["mnist", "fashion-mnist", "digits"] | Path = "mnist",  # images with a label each; sec. III.A
     epochs: int = 5,              # passes over the training set; the paper takes 20
     batch: int = 128,             # images a step; the paper takes 1
     lr: float = 3e-3,             # AdamW, down to zero along a cosine
