@@ -49,11 +49,11 @@ def _parser(command: str, about: str, usage: str, count: int) -> Parser:
     return parser
 
 
-def _split(parser: Parser, words: Sequence[str]) -> tuple[Any, list[Entry], dict[str, str]]:
+def _split(parser: Parser, words: Sequence[str]) -> tuple[Any, list[Entry], dict[str, Any]]:
     """The command's own options, the methods, and the text of each knob. A switch without a value is on."""
     options, rest = parser.parse_known_args(normal(words))
     entries: list[Entry] = []
-    given: dict[str, str] = {}
+    given: dict[str, Any] = {}
     left = list(rest)
     while left:
         word = left.pop(0)
@@ -132,7 +132,7 @@ def sweep(words: Sequence[str], terminal: Terminal) -> int:
     options, entries, given = _split(parser, words)
     if len(entries) != 1:
         raise WrongInput(f"sweep takes one method, not {len(entries)}. Help: {parser.prog} --help")
-    values = {name: plan.values_of(entries[0], name, text) for name, text in given.items()}
+    values: dict[str, Any] = {name: plan.values_of(entries[0], name, text) for name, text in given.items()}
     settings = _settings(options)
     with telling(None, terminal), Bar(terminal) as bar:
         from fuxian.study import studies

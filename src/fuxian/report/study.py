@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from math import isfinite, nan
 from os.path import relpath
@@ -46,7 +47,7 @@ def _common(found: Outcome) -> dict[str, Any]:
         failed=found.failed
         and f"{plural(found.failed, 'run')} of {len(found.rows) * len(study.seeds)} did not come to an end.",
         protocol=_protocol(found),
-        command=study.command,
+        command=re.sub(r" --name[ =]\S+", "", study.command),  # the name is taken: the same command would be refused
         folder=shown(study.folder),
         runs=plural(len(found.rows) * len(study.seeds), "run"),
         version=__version__,
@@ -113,12 +114,14 @@ def _say(found: Comparison) -> list[str]:
     ]
     if unsure:
         names = _listed([row.member.called + (f" ({by})" if (by := _by(told, found)) else "") for row, told in unsure])
-        parts.append(f"{plural(len(found.study.seeds), 'seed')} cannot tell {first} from {names}.")
+        parts.append(f"{_number(len(found.study.seeds))} seeds cannot tell {first} from {names}.")
     return parts
 
 
 def _by(told: Difference, found: Outcome) -> str:
     mean, low, high = wording.difference_texts(told, found.metric)
+    if told.why == "no spread":
+        return f"{mean} in every seed" if told.mean else "equal in every seed"
     return f"{mean}, {low} to {high}" if low else mean.strip(NONE)
 
 

@@ -43,12 +43,11 @@ def play(study: Study, *, monitor: Monitor | None = None, changed_code: bool = F
     where another process plays this study or a method's file has changed.
     """
     monitor = monitor or Monitor()
-    lock = FileLock(study.folder / "lock")
     try:
-        lock.acquire(timeout=0)
+        held = FileLock(study.folder / "lock").acquire(timeout=0)
     except Timeout:
         raise RunUnusable(f"{study.folder} is in use by another process", do="wait for it") from None
-    with lock:
+    with held:
         everything = [Task(member, seed) for seed in study.seeds for member in range(len(study.members))]
         finished = {task: run for task in everything if (run := finished_run(study, task)) is not None}
         left = [task for task in everything if task not in finished]
@@ -181,12 +180,14 @@ class _Worker:
             env={**os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths))},
         )
         self.task: Task | None = None
-        threading.Thread(target=self._listen, args=(heard,), daemon=True).start()
+        self.listening = threading.Thread(target=self._listen, args=(heard,), daemon=True)
+        self.listening.start()
 
     def _listen(self, heard: queue.Queue[tuple[_Worker, Any]]) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            heard.put((self, json.loads(line)))
+        with self.process.stdout as lines:
+            for line in lines:
+                heard.put((self, json.loads(line)))
         self.process.wait()
         heard.put((self, None))
 
@@ -234,6 +235,7 @@ def _workers(
                 continue
             task = worker.task
             if said is None:  # it died
+                worker.dismiss()
                 workers.remove(worker)
                 if task is None:
                     continue
@@ -267,6 +269,7 @@ def _workers(
             except subprocess.TimeoutExpired:
                 worker.process.kill()
                 worker.process.wait()
+            worker.listening.join()
 
 
 def _death(code: int) -> dict[str, Any]:

@@ -76,8 +76,8 @@ def sweep(
 ) -> Sweep:
     """Runs a method at every point of a grid, or at so many of them (`sample`), each over the same seeds.
 
-    A knob with a list of several values is varied (`hidden=[8, 16]`; of a knob that is a tuple itself, a list of tuples); any
-    other is set for all.
+    A knob with a list of several values is varied (`hidden=[8, 16]`; of a knob that is a tuple itself, a list of tuples);
+    any other is set for all.
     """
     entry = catalog.find(str(method))
     axes: dict[str, list[Any]] = {}
