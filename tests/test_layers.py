@@ -31,10 +31,24 @@ MAY = {
     "methods": {"contract", "figures", "evaluation", "metrics", "objectives", "layers", "optim", "data"},
     "engine": {"contract", "optim", "data", "catalog", "evaluation", "figures", ""},
     "proof": {"contract", "optim", "data", "catalog", "evaluation", "figures", "engine", ""},
-    "report": {"contract", "optim", "data", "catalog", "knobs", "evaluation", "figures", "engine", "proof", ""},
-    "cli": {"contract", "optim", "data", "catalog", "evaluation", "figures", "engine", "proof", "report", "knobs", ""},
+    "study": {"catalog", "knobs", "engine", "proof", ""},
+    "report": {"contract", "optim", "data", "catalog", "knobs", "evaluation", "figures", "engine", "proof", "study", ""},
+    "cli": {
+        "contract",
+        "optim",
+        "data",
+        "catalog",
+        "evaluation",
+        "figures",
+        "engine",
+        "proof",
+        "study",
+        "report",
+        "knobs",
+        "",
+    },
     "__main__": {"cli"},
-    "": {"contract", "engine", "evaluation", "facts", "report"},  # the public names, imported when asked for
+    "": {"contract", "engine", "evaluation", "facts", "report", "study"},  # the public names, imported when asked for
 }
 
 

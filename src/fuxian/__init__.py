@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from fuxian.facts import Paper as Paper
     from fuxian.facts import Within as Within
     from fuxian.report import write_report as write_report
+    from fuxian.study.studies import compare as compare
+    from fuxian.study.studies import sweep as sweep
 
 _HOME = {
     **dict.fromkeys(["Batch", "Metric", "Objective", "Split", "Splits", "Stage"], "fuxian.contract"),
@@ -30,6 +32,7 @@ _HOME = {
     **dict.fromkeys(["Claim", "Paper", "Within"], "fuxian.facts"),
     "measure": "fuxian.evaluation",
     "write_report": "fuxian.report",
+    **dict.fromkeys(["compare", "sweep"], "fuxian.study.studies"),
 }
 
 

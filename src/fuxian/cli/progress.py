@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -15,6 +15,12 @@ from rich.text import Text
 from fuxian.cli.terminal import MARKS, Terminal, loss, measured, shown
 from fuxian.engine.watch import Watch
 from fuxian.numbers import THIN, duration, plural, rate
+from fuxian.study.monitor import Monitor
+from fuxian.study.outcome import main_metric
+from fuxian.study.plan import Failure, Study, Task
+
+if TYPE_CHECKING:
+    from fuxian.engine.run import Run
 
 BAR = 24  # cells at most
 QUIET = 10.0  # seconds without a line after which an evaluation gets one
@@ -181,3 +187,76 @@ def _sizes(stage: Mapping[str, Any]) -> str:
     files = len(stage.get("hashes") or ())
     checked = f"; {files} {'file' if files == 1 else 'files'}, hashes verified" if files else ""
     return f"{stage['train']:,} train, {val}, {test}{checked}"
+
+
+class Bar(Monitor):
+    """A study: one bar over all of its runs; where stdout is no terminal, a line a run."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self.terminal = terminal
+        console = terminal.console
+        self.live = (
+            Live(console=console, auto_refresh=False) if console.is_terminal and not console.is_dumb_terminal else None
+        )
+        self.total = self.done = self.before = 0
+        self.now = ""  # what runs
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.live and self.live.is_started:
+            self.live.stop()
+
+    def began(self, study: Study, done: int) -> None:
+        self.study, self.done, self.before = study, done, done
+        self.total = len(study.members) * len(study.seeds)
+        self.start = time.monotonic()
+        if done:
+            self.terminal.say(f"{done} of {plural(self.total, 'run')} finished before")
+        if self.live and done < self.total:
+            self.live.start()
+            self._draw()
+
+    def working(self, task: Task, step: int, steps: int) -> None:
+        self.now = f"{self._of(task)}, step {step:,}/{steps:,}"
+        if self.live:
+            self._draw()
+
+    def ended(self, task: Task, run: Run | Failure) -> None:
+        self.done += 1
+        self.now = ""
+        if isinstance(run, Failure):
+            self.terminal.say(f"{MARKS['short']} {self._of(task)}: {run.message}")
+        elif self.live is None:
+            claimed = [claim.metric for entry in self.study.entries() for claim in entry.claims]
+            metric = self.study.metric if self.study.metric in run.metrics else main_metric(run.metrics, claimed)
+            found = f"{metric} {measured(metric, [run.metrics[metric]], run.counts.get(metric))}" if metric else "done"
+            seconds = sum(stage["seconds"] or 0 for stage in run.info["stages"])
+            self.terminal.say(f"run {self.done}/{self.total}  {self._of(task)}  {found}  in {duration(seconds)}")
+        if self.live:
+            self._draw()
+
+    def note(self, message: str) -> None:
+        self.terminal.say(message)
+
+    def _of(self, task: Task) -> str:
+        return f"{self.study.members[task.member].called}, seed {task.seed}"
+
+    def _draw(self) -> None:
+        assert self.live is not None
+        passed, here = time.monotonic() - self.start, self.done - self.before
+        left = passed / here * (self.total - self.done) if here else 0.0
+        until = f"{duration(left) if left >= 60 else f'{round(left)} s'} left" if here else ""
+        when = f"in {duration(passed)}" if self.done == self.total else until
+        words = [f"{100 * self.done // self.total:3} %", f"run {self.done}/{self.total}", when, self.now]
+        text = "  ".join(filter(None, words)).replace(THIN, " ")
+        name, width = self.study.kind, self.terminal.console.width
+        room = max(4, min(BAR, width - len(name) - len(text) - 4))
+        row = Table.grid(padding=(0, 2, 0, 0))
+        row.add_row(
+            Text(name),
+            ProgressBar(self.total, self.done, width=room, complete_style="blue"),
+            Text(text, no_wrap=True, overflow="ellipsis"),
+        )
+        self.live.update(row, refresh=True)

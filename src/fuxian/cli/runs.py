@@ -25,6 +25,7 @@ from fuxian.facts import Paper
 from fuxian.numbers import plural, scale
 from fuxian.proof.claims import Verdict, matching, verdict
 from fuxian.report.runs import telling_names
+from fuxian.study.plan import file_of as study_file
 
 if TYPE_CHECKING:
     from fuxian.engine.run import Run
@@ -265,14 +266,17 @@ def _verdict_line(info: Mapping[str, Any], judged: Sequence[Verdict]) -> str:
 
 
 def resume(words: Sequence[str], terminal: Terminal) -> int:
-    parser = Parser(
-        "resume", "Goes on where a run, or a folder of seeds, was stopped.", "resume RUN [--changed-code] [--json]"
-    )
-    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    about = "Goes on where a run, a folder of seeds, a comparison or a sweep was stopped."
+    parser = Parser("resume", about, "resume RUN [--changed-code] [--json]")
+    parser.add_argument("run", metavar="RUN", help="its folder")
     parser.add_argument("--changed-code", action="store_true", help="go on though your file has changed since")
     parser.add_common(json=True)
     options = parser.read(words)
     folder = _run_folder(options.run)
+    if study_file(folder):
+        from fuxian.cli import compare
+
+        return compare.resume(folder, options.changed_code, terminal)
     entry = _entry_of(folder)
     count = len(list(folder.glob("seed-*/run.json"))) or 1
     with telling(entry, terminal), Progress(terminal, _title(entry) if entry else "", count) as watch:
@@ -285,13 +289,19 @@ def resume(words: Sequence[str], terminal: Terminal) -> int:
 
 
 def report(words: Sequence[str], terminal: Terminal) -> int:
-    parser = Parser("report", "Writes the page of a run, or of a folder of seeds, anew.", "report RUN [--json]")
-    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    about = "Writes the page of a run, a folder of seeds, a comparison or a sweep anew."
+    parser = Parser("report", about, "report RUN [--json]")
+    parser.add_argument("run", metavar="RUN", help="its folder")
     parser.add_common(json=True)
     folder = _run_folder(parser.read(words).run)
-    from fuxian.report import write_report
+    from fuxian.report import write_report, write_study
 
-    page = write_report(folder)
+    if study_file(folder):
+        from fuxian.study import studies
+
+        page = write_study(studies.read(folder))
+    else:
+        page = write_report(folder)
     if terminal.wants_json:
         terminal.json({"folder": folder, "report": page})
     else:
@@ -301,7 +311,7 @@ def report(words: Sequence[str], terminal: Terminal) -> int:
 
 def _run_folder(text: str) -> Path:
     folder = Path(text).expanduser()
-    if not (folder / "run.json").is_file() and not (folder / "seeds.json").is_file():
+    if not any((folder / name).is_file() for name in ("run.json", "seeds.json")) and study_file(folder) is None:
         what = "is no run folder: it has no run.json" if folder.is_dir() else "is not there"
         raise WrongInput(f"{text} {what}; runs are in {os.environ.get('FUXIAN_RUNS', 'runs')}/<method>/<name>")
     return folder

@@ -13,7 +13,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -100,8 +100,7 @@ def run(
     world.join()
     where = pick_device(device)
     recipe_of(entry)  # a file that cannot be used leaves no folder behind
-    family = f"{entry.family}.{entry.name}" if entry.module else entry.name
-    folder = RunFolder(world.shared(lambda: new_folder(parent or runs_folder() / family, name)))
+    folder = RunFolder(world.shared(lambda: new_folder(parent or runs_folder() / entry.key, name)))
     commit, dirty = _commit()
     info: dict[str, Any] = {
         "format": state.FORMAT,
@@ -136,43 +135,70 @@ def run(
     return Run(folder.path)
 
 
-def run_seeds(method: str | Path, seeds: Sequence[int], *, name: str | None = None, **options: Any) -> list[Run]:
+def run_seeds(
+    method: str | Path, seeds: Sequence[int], *, name: str | None = None, watch: Watch | None = None, **options: Any
+) -> list[Run]:
     """The same run with several seeds: `<name>/seed-0`, `seed-1`, … Options and knobs as in `run`."""
+    return _each_seed(begin_seeds(method, seeds, name=name, **options), watch)
+
+
+def begin_seeds(method: str | Path, seeds: Sequence[int], *, name: str | None = None, **options: Any) -> Path:
+    """A new folder for the same run with several seeds; its `seeds.json` is all that `run_seed` needs."""
     entry = catalog.find(str(method))
-    family = f"{entry.family}.{entry.name}" if entry.module else entry.name
     if len(set(seeds)) < len(seeds):
         raise WrongInput(f"--seeds {','.join(map(str, seeds))} names a seed twice")
     world.join()
-    folder = world.shared(lambda: new_folder(runs_folder() / family, name))
+    folder = world.shared(lambda: new_folder(runs_folder() / entry.key, name))
     saved = {
         "format": state.FORMAT,
         "method": entry.key if entry.module else str(entry.path.resolve()),  # a run may be resumed from another folder
         "seeds": list(seeds),
         "status": "running",
         "command": options.get("command") or _of_seeds(entry, seeds, options),
-        "options": _seed_options(options),
+        "options": {option: _plain(value) for option, value in options.items()},
     }
-    return _each_seed(folder, saved, lambda seed: run(method, seed=seed, name=f"seed-{seed}", parent=folder, **options))
+    world.shared(lambda: state.write_text(folder / "seeds.json", json.dumps(saved, indent=1) + "\n"))
+    return folder
 
 
-def _each_seed(folder: Path, saved: dict[str, Any], one: Callable[[int], Run]) -> list[Run]:
-    """Runs every seed of a folder; its `seeds.json` says how that stands."""
+def run_seed(
+    folder: Path, seed: int, *, watch: Watch | None = None, changed_code: bool = False, save_seconds: float = 30.0
+) -> Run:
+    """One seed of a folder of several: begun, or gone on with where it stands."""
+    path = folder / f"seed-{seed}"
+    if world.shared((path / "run.json").is_file):
+        return resume(path, watch=watch, changed_code=changed_code, save_seconds=save_seconds)[0]
+    world.shared(lambda: shutil.rmtree(path, ignore_errors=True))  # killed before there was anything to resume
+    saved = read_seeds(folder)
+    return run(saved["method"], seed=seed, name=path.name, parent=folder, **{**saved["options"], "watch": watch})
 
-    def write(status: str) -> None:
-        if world.rank() == 0:
-            state.write_text(folder / "seeds.json", json.dumps({**saved, "status": status}, indent=1) + "\n")
 
-    write("running")
+def read_seeds(folder: Path) -> dict[str, Any]:
+    """What `seeds.json` says."""
+    saved = json.loads((folder / "seeds.json").read_text())
+    state.refuse_newer(saved["format"], folder)
+    return saved
+
+
+def mark_seeds(folder: Path, status: str) -> None:
+    """Writes into `seeds.json` how the folder stands: running, done, stopped or failed."""
+    if world.rank() == 0:
+        state.write_text(folder / "seeds.json", json.dumps({**read_seeds(folder), "status": status}, indent=1) + "\n")
+
+
+def _each_seed(folder: Path, watch: Watch | None, **options: Any) -> list[Run]:
+    """Runs every seed of a folder to its end."""
+    mark_seeds(folder, "running")
     try:
-        runs = [one(seed) for seed in saved["seeds"]]
+        runs = [run_seed(folder, seed, watch=watch, **options) for seed in read_seeds(folder)["seeds"]]
     except BaseException as error:
-        write("stopped" if isinstance(error, Interrupted) else "failed")
+        mark_seeds(folder, "stopped" if isinstance(error, Interrupted) else "failed")
         if isinstance(error, Interrupted):
             error.lines["do"] = (
                 f"{world.launcher()} resume {shlex.quote(str(folder))}     goes on with all seeds, to the same bits"
             )
         raise
-    write("done")
+    mark_seeds(folder, "done")
     return runs
 
 
@@ -186,16 +212,7 @@ def resume(
     world.join()
     path = Path(folder)
     if (path / "seeds.json").is_file():
-        saved = json.loads((path / "seeds.json").read_text())
-        state.refuse_newer(saved["format"], path)
-
-        def go_on(seed: int) -> Run:
-            if (path / f"seed-{seed}" / "run.json").is_file():
-                return resume(path / f"seed-{seed}", watch=watch, changed_code=changed_code, save_seconds=save_seconds)[0]
-            world.shared(lambda: shutil.rmtree(path / f"seed-{seed}", ignore_errors=True))
-            return run(saved["method"], seed=seed, name=f"seed-{seed}", parent=path, **{**saved["options"], "watch": watch})
-
-        return _each_seed(path, saved, go_on)
+        return _each_seed(path, watch, changed_code=changed_code, save_seconds=save_seconds)
     there = RunFolder(path)
     info = there.read_info()
     if info["status"] == "done":
@@ -263,10 +280,6 @@ def _knobs(entry: catalog.Entry, info: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-
-
-def _seed_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in options.items() if name not in ("watch", "parent")}
 
 
 def _in_words(method: str | Path, knobs: Mapping[str, Any], seed: int, quick: bool, limit: int | None) -> str:

@@ -42,9 +42,9 @@ def write_report(run: str | Path | Run) -> Path:
     """
     report = read(run if isinstance(run, Path) else Path(getattr(run, "folder", str(run))))
     judged = report.judged()
-    _write(report.folder / "verdict.json", _verdict_text(judged))
-    page = _render("report.html.jinja", _facts(report, judged))
-    return _write(report.folder / "report.html", page)
+    write(report.folder / "verdict.json", _verdict_text(judged))
+    page = render("report.html.jinja", _facts(report, judged))
+    return write(report.folder / "report.html", page)
 
 
 def write_index(folders: Iterable[str | Path], path: str | Path) -> Path:
@@ -55,17 +55,17 @@ def write_index(folders: Iterable[str | Path], path: str | Path) -> Path:
     for row in rows:
         families.setdefault(row["family"], []).append(row)
     facts = dict(families=families, count=plural(len(rows), "run"), version=__version__)
-    return _write(path, _render("index.html.jinja", facts))
+    return write(path, render("index.html.jinja", facts))
 
 
-def _render(template: str, facts: dict[str, Any]) -> str:
+def render(template: str, facts: dict[str, Any]) -> str:
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return environment.get_template(template).render(facts)
 
 
-def _write(path: Path, text: str) -> Path:
+def write(path: Path, text: str) -> Path:
     """In one go: a page that is open in a browser is never half written."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, new = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
@@ -190,7 +190,7 @@ def _figure(quantity: str, lines: dict[str, list[dict[int, float]]], last: int) 
     names = {"": "training", "val": "validation", "train": "training", "test": "test"}
     series = []
     for who, seeds in lines.items():
-        curve = _mean_curve(names.get(who, who), [line for line in seeds if line], 100.0 if share else 1.0)
+        curve = curve_of(names.get(who, who), [line for line in seeds if line], 100.0 if share else 1.0)
         if len(curve.xs) > 1:
             series.append(curve)
     if not series:
@@ -202,7 +202,7 @@ def _figure(quantity: str, lines: dict[str, list[dict[int, float]]], last: int) 
     return plots.curves(plots.describe(words, series, write), words, series, until=last, log=log)
 
 
-def _mean_curve(who: str, seeds: Sequence[dict[int, float]], factor: float) -> plots.Curve:
+def curve_of(who: str, seeds: Sequence[dict[int, float]], factor: float) -> plots.Curve:
     """The mean over seeds at the steps that all of them have, and one standard deviation."""
     steps = sorted(set.intersection(*(set(line) for line in seeds))) if seeds else []
     columns = [[line[step] * factor for line in seeds] for step in steps]

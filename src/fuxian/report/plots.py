@@ -147,6 +147,131 @@ def _pile(xs: Sequence[float], floor_y: float, apart: float = 8.3, most: int = 4
     return [(at, floor_y - step * row) for at, row in placed]
 
 
+# ── methods beside each other ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Series:
+    """The seeds of one method, or their paired differences from another's; `paper` is its published number."""
+
+    name: str
+    values: Sequence[float]
+    interval: tuple[float, float]  # of the mean; NaN where there is none
+    paper: float | None = None
+    ours: bool = False
+
+
+def beside(
+    label: str, quantity: str, series: Sequence[Series], *, write: Callable[[float], str], zero: bool = False
+) -> Markup:
+    """A row each: a disc a seed, the mean a diamond, its interval a line, the paper's number an upright bar.
+
+    A row that would press the others together is left off the axis, and written with an arrow. `zero` draws a line there.
+    """
+    shown = [one for one in series if any(map(isfinite, one.values))]
+    if not shown:
+        return Markup("")
+    centre = lambda one: sum(v for v in one.values if isfinite(v)) / sum(map(isfinite, one.values))
+    start = 0.0 if zero else centre(shown[0])
+    low = high = start
+    off = []
+    for one in sorted(shown, key=lambda one: abs(centre(one) - start)):
+        ends = [v for v in (*one.values, *one.interval, *([] if one.paper is None else [one.paper])) if isfinite(v)]
+        wide = max(high, *ends) - min(low, *ends)
+        if high > low and wide > 8 * (high - low):
+            off.append(one)
+        else:
+            low, high = min(low, *ends), max(high, *ends)
+    room = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
+    low, high = low - room, high + room
+    left, right, top, step = min(170, 12 + 7.6 * max(len(one.name) for one in series)), 416, 26, 46
+    base = top + step * len(series)
+    x = lambda value: left + (right - left) * (value - low) / (high - low)
+    marks = ticks(low, high, 4)
+    parts = [_text(0, 12, quantity, "t")]
+    parts.append(f'<path class="g" d="{"".join(f"M{x(mark):.1f} {top}V{base}" for mark in marks)}"/>')
+    for mark, words in zip(marks, _tick_texts(marks), strict=True):
+        sign = "+" if zero and mark > 0 else ""
+        parts.append(_text(x(mark), base + 18, sign + words, "t", "middle"))
+    parts.append(f'<path class="a" d="M{left:g} {base}H{right}"/>')
+    if zero and low < 0 < high:
+        parts.append(f'<path class="a" style="stroke-width:1.5" d="M{x(0):.1f} {top}V{base}"/>')
+    for i, one in enumerate(series):
+        y, colour = top + step * i + 18.0, 0 if one.ours else 4
+        parts.append(_text(0, y + 4.5, one.name, "b" if one.ours else ""))
+        if one not in shown:
+            parts.append(_text(left + 22, y + 4.5, "no seed came to its end", "t"))
+            continue
+        if one in off:
+            above = centre(one) > high
+            tip, words = (right - 4, f"{write(centre(one))}, off the axis") if above else (left + 8, "")
+            parts.append(f'<path class="a" fill="none" d="M{tip:.1f} {y}h{-14 if above else 14}M{tip:.1f} {y}'
+                         f'l{-5 if above else 5}-4.5m{5 if above else -5} 4.5l{-5 if above else 5} 4.5"/>')  # fmt: skip
+            words = words or f"{write(centre(one))}, off the axis"
+            parts.append(_text(tip - 20 if above else tip + 20, y + 4.5, words, "t", "end" if above else ""))
+            continue
+        discs = sorted(v for v in one.values if isfinite(v))
+        parts += [
+            f'<circle class="f{colour}" opacity=".4" cx="{x(value):.1f}" cy="{y + 10 + 2.5 * (j % 3):.1f}" r="3"/>'
+            for j, value in enumerate(discs)
+        ]
+        if all(map(isfinite, one.interval)):
+            ends = [x(end) for end in one.interval]
+            parts.append(f'<path class="c{colour}" stroke-width="2" fill="none" d="M{ends[0]:.1f} {y}H{ends[1]:.1f}"/>')
+        parts.append(f'<path class="f{colour}" d="M{x(centre(one)):.1f} {y - 6:.1f}l6 6-6 6-6-6z"/>')
+        if one.paper is not None:
+            parts.append(f'<path class="a" style="stroke-width:2" d="M{x(one.paper):.1f} {y - 10:.1f}v20"/>')
+    return _svg(430, base + 36, label, parts)
+
+
+def effect(
+    label: str, quantity: str, knob: str, levels: Sequence[tuple[str, float | None, Sequence[float]]], *, log: bool = False
+) -> Markup:
+    """A knob's effect: for each of its values a disc a point of the grid, and a line through their means, the diamonds.
+
+    `levels` are (text, number or None, values) in the order of the axis; with numbers their places are to scale, or to
+    that of their logarithms, which the axis then says.
+    """
+    everything = [v for _, _, values in levels for v in values if isfinite(v)]
+    if not everything:
+        return Markup("")
+    left, right, top, base = 52, 406, 26, 190
+    low, high = min(everything), max(everything)
+    room = 0.12 * (high - low) or 0.05 * abs(high) or 0.5
+    low, high = low - room, high + room
+    numbers = [number for _, number, _ in levels]
+    if any(number is None for number in numbers):
+        places = [float(i) for i in range(len(levels))]
+    else:
+        places = [log10(n) if log else float(n) for n in numbers if n is not None]
+    first, wide = places[0], (places[-1] - places[0]) or 1.0
+    at_x = lambda place: left + 20 + (right - left - 40) * (place - first) / wide
+    at_y = lambda value: base - (base - top) * (value - low) / (high - low)
+    marks = ticks(low, high, 4)
+    parts = [_text(0, 12, quantity, "t")]
+    for mark, words in zip(marks, _tick_texts(marks), strict=True):
+        parts.append(_text(left - 7, at_y(mark) + 4, words, "t", "end"))
+    parts.append(f'<path class="g" d="{"".join(f"M{left} {at_y(mark):.1f}H{right}" for mark in marks)}"/>')
+    across = "".join(f"M{at_x(place):.1f} {base}v4" for place in places)
+    parts.append(f'<path class="a" d="M{left} {base}H{right}{across}"/>')
+    taken = -1e9  # where the last label ends
+    for place, (words, _, _) in zip(places, levels, strict=True):
+        half = len(words) * _LETTER / 2
+        if at_x(place) - half > taken:
+            parts.append(_text(at_x(place), base + 18, words, "t", "middle"))
+            taken = at_x(place) + half
+    parts.append(_text(left, base + 36, knob + (", logarithmic" if log else ""), "t"))
+    means = []
+    for place, (_, _, values) in zip(places, levels, strict=True):
+        finite = [v for v in values if isfinite(v)]
+        parts += [f'<circle class="f4" opacity=".35" cx="{at_x(place):.1f}" cy="{at_y(v):.1f}" r="3"/>' for v in finite]
+        if finite:
+            means.append((place, sum(finite) / len(finite)))
+    parts.append(f'<path class="l c0" d="{_path(means, at_x, at_y)}"/>')
+    parts += [f'<path class="f0" d="M{at_x(a):.1f} {at_y(b) - 6:.1f}l6 6-6 6-6-6z"/>' for a, b in means]
+    return _svg(430, base + 44, label, parts)
+
+
 # ── curves ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -28,6 +28,7 @@ from fuxian.proof.card import distance, name, recorded, sentence
 from fuxian.proof.claims import Verdict, mean_std
 from fuxian.report import plots
 from fuxian.report.runs import Report, RunFiles
+from fuxian.study.outcome import main_metric
 
 
 @dataclass(frozen=True)
@@ -268,16 +269,9 @@ def _claim_scale(report: Report, judged: Verdict) -> Scale:
 
 
 def _main_metric(report: Report) -> str | None:
-    """The metric that a page opens with: a claim's, else an accuracy, else any that is no loss, on test before val."""
-    names = list(report.done[0].metrics)
+    """The metric that a page opens with."""
     claimed = [claim.metric for claim in (report.entry.claims if report.entry else [])]
-    rank = lambda metric: (
-        claimed.index(metric) if metric in claimed else len(claimed),
-        next((i for i, split in enumerate(("test/", "val/", "train/")) if metric.startswith(split)), 3),
-        metric.endswith("loss"),
-        not is_share(metric),
-    )
-    return min(names, key=rank, default=None)
+    return main_metric(report.done[0].metrics, claimed)
 
 
 _SPLITS = {"val": "validation", "train": "training"}

@@ -1,0 +1,1 @@
+"""Studies: several methods, or several settings of one, over the same seeds; made of runs."""
