@@ -26,6 +26,7 @@ each = pytest.mark.parametrize("entry", METHODS)
 
 # Weights of each stage's model in the quick setting.
 PARAMETERS = {
+    "basics.backpropagation": {"one-weight": 0, "two-layers": 0},
     "basics.kmeans": {"train": 0},
     "generative.cgan": {"train": 1_909_615},
     "graph.gcn": {"train": 576},
