@@ -72,6 +72,14 @@ def test_no_verdict_where_there_can_be_none(fuxian: Fuxian) -> None:
     assert "– no published number for these knobs\n" in fuxian("run", "line.py", "--lr", "0.2")[1]
 
 
+def test_a_number_of_the_whole_run_stands_on_no_examples(fuxian: Fuxian, here: Path) -> None:
+    text = (here / "line.py").read_text() + '    return {"slope": 2.0}\n'
+    (here / "line.py").write_text(text)
+    code, out, err = fuxian("run", "line.py")
+    assert (code, err) == (0, "")
+    assert re.search(r"^  slope +2\.000$", out, re.MULTILINE), out
+
+
 def test_a_number_of_the_fit_is_told_where_there_is_no_test_split(fuxian: Fuxian, here: Path) -> None:
     text = (here / "line.py").read_text().replace("Splits(Some(6), Some(4), Some(5),", "Splits(Some(6),")
     (here / "line.py").write_text(text)

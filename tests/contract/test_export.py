@@ -20,6 +20,10 @@ def test_exported_model_is_the_same(entry: catalog.Entry, tmp_path, monkeypatch,
     monkeypatch.setenv("FUXIAN_RUNS", str(tmp_path))
     loaded = fuxian.load(fuxian.run(entry.name, quick=True, limit=1))
     stage = loaded.stages[-1]
+    if type(loaded.model).forward is nn.Module.forward:  # nobody wrote one
+        assert not defines(stage.objective, "inputs"), "inputs= of a model that takes none"
+        prove(entry.name, "export", reason="the model is what it makes: it has no forward pass")
+        return
     data = stage.data() if callable(stage.data) else stage.data
     assert data is not None
     assert defines(stage.objective, "inputs"), "a model with a forward pass says what it takes"

@@ -226,7 +226,7 @@ def _tell(
         spread = stdev(values[name]) if len(runs) > 1 else nan
         ours = scaled.with_unit(scaled.spread(fmean(values[name]), spread))
         of_split = runs[0].info["stages"][-1].get(name.partition("/")[0])
-        over = plural(of_split, "example") if count == of_split else f"over {count:,.0f}" if count else ""
+        over = plural(of_split, "example") if count and count == of_split else f"over {count:,.0f}" if count else ""
         beside = [over] * bool(count) + [plural(len(runs), "seed")] * (len(runs) > 1)
         terminal.say(f"  {name:<18} {ours:<15} {', '.join(beside)}".rstrip())
         for claim in claims:

@@ -9,7 +9,7 @@ Departs  Adam, at a rate of its own for each player, for SGD with growing moment
          ignore its noise
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from fuxian import figures
 from fuxian.contract import Objective, Stage
 from fuxian.data.images import Images, hold_out, image_data
+from fuxian.errors import WrongInput
 from fuxian.facts import Claim, Paper, Within
 from fuxian.metrics.parzen import Parzen
 from fuxian.optim import adam
@@ -109,12 +110,12 @@ class Adversarial(Objective):
 
     sigma: Tensor
 
-    def __init__(self, noise: int, classes: int, size: int) -> None:
-        self.noise, self.classes, self.size = noise, classes, size
+    def __init__(self, noise: int, names: tuple[str, ...], size: int) -> None:
+        self.noise, self.names, self.size = noise, names, size
         self.register_buffer("sigma", torch.zeros(()))  # width of the Parzen estimate; chosen on validation
 
     def inputs(self, batch: Images) -> tuple[Tensor, ...]:
-        return uniform(len(batch), self.noise, batch.label.device), F.one_hot(batch.label, self.classes).float()
+        return uniform(len(batch), self.noise, batch.label.device), F.one_hot(batch.label, len(self.names)).float()
 
     def losses(self, model: CGAN, batch: Images) -> Iterator[tuple[str, Tensor]]:
         self.sigma.zero_()  # new weights, another width
@@ -137,6 +138,17 @@ class Adversarial(Objective):
         drawn = model.draw(torch.arange(model.classes, device=self.sigma.device).repeat_interleave(10))
         return {"samples": figures.image_grid(1 - drawn.view(-1, 1, self.size, self.size), columns=10)}
 
+    def sample(self, model: CGAN, count: int, prompt: str = "") -> Iterator[Tensor]:
+        """Images of the class that `prompt` names; without one, of each class in turn."""
+        yield model.draw(asked_for(prompt, self.names, count).to(self.sigma.device)).view(-1, 1, self.size, self.size)
+
+
+def asked_for(prompt: str, names: Sequence[str], count: int) -> Tensor:
+    """Labels (count,) of the class that `prompt` names, or of each class in turn where it is empty. Raises WrongInput."""
+    if prompt and prompt not in names:
+        raise WrongInput(f"there is no class {prompt!r} to draw", do=f"one of {', '.join(names)}")
+    return torch.full((count,), names.index(prompt)) if prompt else torch.arange(count) % len(names)
+
 
 def recipe(
     data: Literal["mnist", "fashion-mnist", "digits"] | Path = "mnist",  # images with a label each, read as grey
@@ -151,5 +163,5 @@ def recipe(
     mean_P = images.train.batch(torch.arange(len(images.train))).image.mean(0).flatten()
     model.generator.pixels.bias.data = mean_P.clamp(1e-3, 1 - 1e-3).logit()  # mnist.yaml: bias from marginals
     players = dict(discriminator=adam(lr, betas=(0.5, 0.999)), generator=adam(lr_generator, betas=(0.5, 0.999)))
-    yield Stage(model, images, Adversarial(100, images.classes, images.size), players,
+    yield Stage(model, images, Adversarial(100, images.names, images.size), players,
                 epochs=epochs, batch=batch, evaluate_every=10 * (len(images.train) // batch))  # fmt: skip
