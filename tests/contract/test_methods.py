@@ -28,6 +28,7 @@ each = pytest.mark.parametrize("entry", METHODS)
 PARAMETERS = {
     "basics.kmeans": {"train": 0},
     "generative.cgan": {"train": 1_909_615},
+    "generative.vae": {"train": 76_104},
     "graph.gcn": {"train": 576},
     "language.gpt1": {"pretrain": 84_800, "fine-tune": 84_930},
     "vision.lenet": {"train": 61_706},
