@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from fuxian.contract import Batch, Objective, Splits, Stage
 from fuxian.data.images import image_data
 from fuxian.methods.generative.cgan import CGAN, Adversarial
+from fuxian.methods.generative.vae import VAE, Bound
 from fuxian.methods.vision.lenet import recipe as lenet
 from fuxian.optim import adam, adamw, cosine, lbfgs, sgd
 
@@ -135,6 +136,17 @@ def digits_cgan() -> Iterator[Stage]:
     yield Stage(model, images, Carried(2, 10, 8), dict(discriminator=adam(2e-3), generator=adam(1e-3)), epochs=1, batch=50)
 
 
+def digits_vae() -> Iterator[Stage]:
+    """The method's own model and bound, with noise of the example."""
+    images: Any = image_data("digits")
+
+    class Carried(Bound):
+        def noise(self, batch: Any, like: Tensor) -> Tensor:
+            return torch.sin(batch.image.sum((1, 2, 3))[:, None] * torch.arange(1, like.shape[1] + 1))
+
+    yield Stage(VAE(64, 32, 4), images, Carried((1, 8, 8)), adam(1e-3), epochs=1, batch=50)
+
+
 def digits_lenet() -> Iterator[Stage]:
     yield from lenet(data="digits", epochs=2)
 
@@ -157,7 +169,8 @@ def drawn() -> Iterator[Stage]:
 
 
 SAME: list[Callable[[], Iterator[Stage]]] = [
-    plain, accumulated, weighted, submodules, penalty, second_order, digits_cgan, digits_lenet, toys.lloyd,
+    plain, accumulated, weighted, submodules, penalty, second_order, digits_cgan, digits_vae, digits_lenet,
+    toys.lloyd,
 ]  # fmt: skip
 
 
