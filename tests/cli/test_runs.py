@@ -169,7 +169,7 @@ def test_demo_goes_on_after_a_failure(fuxian: Fuxian, here: Path, shelf: Path, m
     monkeypatch.setattr("fuxian.methods.__path__", [str(shelf)])
     for name in [name for name in sys.modules if name.startswith("fuxian.methods.")]:
         monkeypatch.delitem(sys.modules, name)
-    code, out, _ = fuxian("demo")
+    code, out, _ = fuxian("demo", "--all")
     for name in [name for name in sys.modules if name.startswith("fuxian.methods.")]:
         del sys.modules[name]
     assert code == 1

@@ -14,7 +14,7 @@ from fuxian.errors import FuxianError, WrongInput
 from fuxian.knobs import nearest
 
 COMMANDS = {  # name: (module, function, one line of help)
-    "demo": ("runs", "demo", "every method in its quick form, and one page of the results"),
+    "demo": ("runs", "demo", "a method of each family in its quick form, and one page of the results"),
     "list": ("show", "list_methods", "the methods there are, with their proof"),
     "info": ("show", "info", "one method: paper, proof, knobs"),
     "run": ("runs", "run", "train and judge a method, or a file of your own"),

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fuxian.engine.run import Run
 
 
+SHOWN = ("backpropagation", "lenet", "gpt2", "ddpm", "gcn", "continual")  # what `demo` runs
 SWITCHES = ("--quick", "--compile", "--dry-run", "--json", "--help")  # options of `run` that take no value
 
 
@@ -330,13 +331,14 @@ def _entry_of(folder: Path) -> Entry | None:
 
 
 def demo(words: Sequence[str], terminal: Terminal) -> int:
-    """Every method in its quick form. One that fails does not stop the others; the exit code is 1 then."""
-    parser = Parser(
-        "demo", "Runs every method in its quick form, offline, and writes one page of the results.", "demo [FAMILY]"
-    )
-    parser.add_argument("family", nargs="?", metavar="FAMILY", help="only these methods")
+    """Methods in their quick form. One that fails does not stop the others; the exit code is 1 then."""
+    about = "Runs a method of each family in its quick form, offline, and writes one page of the results."
+    parser = Parser("demo", about, "demo [FAMILY] [--all]")
+    parser.add_argument("family", nargs="?", metavar="FAMILY", help="all methods of this family, and no others")
+    parser.add_argument("--all", action="store_true", help="every method there is")
     parser.add_common()
-    entries = catalog.methods(parser.read(words).family)
+    options = parser.read(words)
+    entries = catalog.methods(options.family) if options.family or options.all else [catalog.find(name) for name in SHOWN]
     from fuxian.engine import run as engine
     from fuxian.report import write_index, write_report
 

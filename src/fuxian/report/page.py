@@ -289,6 +289,8 @@ def _environment_rows(report: Report) -> list[tuple[str, str]]:
     data = ", ".join(f"{file} {digest[:8]}" for file, digest in list(hashes.items())[:8])
     more = f" and {len(hashes) - 8} more" if len(hashes) > 8 else ""
     cores, threads = plural(machine["cores"], "core"), plural(info["threads"], "thread")
+    if info.get("processes", 1) > 1:
+        threads = f"{info['processes']} processes of {threads}"
     rows = {
         "code": f"commit {info['commit'][:10]}, {state}" if info["commit"] else "not under git",
         "file": f"{info['file']}, SHA-256 {info['file_sha256'][:12]}" if info["file"] else "",
