@@ -83,6 +83,8 @@ def test_outputs_gradients_and_step(scenario: str, prove) -> None:
     ).double()
     pairs = {f"layers.{i}.{w}": f"{2 * i + 1}.{w}" for i in range(3) for w in ("weight", "bias")}
     memory = [(torch.rand_like(row(model)), torch.randn_like(row(model))) for _ in range(2)]
+    for fisher, _ in memory:
+        fisher[:20] = 0  # as of a weight that no image has needed
     objective = Stream(scenario, NAMES, 2, 3.5, memory)
     batch = Some(12).batch(torch.arange(12))
 
@@ -125,7 +127,7 @@ def test_what_is_remembered_is_no_state_of_the_stage() -> None:
     """It is made again at a resume; a checkpoint would hold it once for each stage."""
     memory = [(torch.ones(3), torch.zeros(3))]
     objective = Stream("task", NAMES, 2, 1.0, memory)
-    assert objective.fisher_KP.shape == (1, 3)
+    assert objective.fisher_P.tolist() == [1, 1, 1]
     assert not objective.state_dict()
 
 

@@ -104,8 +104,9 @@ class Stream(Objective):
     be held on to, `matrix` the accuracies after each task before this one.
     """
 
-    fisher_KP: Tensor
-    weight_KP: Tensor
+    fisher_P: Tensor
+    centre_P: Tensor
+    apart: Tensor
 
     def __init__(
         self,
@@ -117,10 +118,14 @@ class Stream(Objective):
         matrix: Sequence[Sequence[float]] = (),
     ) -> None:
         self.scenario, self.names, self.seen, self.strength = scenario, tuple(names), seen, strength
-        self.matrix = tuple(map(tuple, matrix))
-        fisher, weight = zip(*memory, strict=True) if memory else ((), ())
-        for name, rows in (("fisher_KP", fisher), ("weight_KP", weight)):  # made again at a resume: nothing to save
-            self.register_buffer(name, torch.stack(rows) if rows else torch.zeros(0, 1), persistent=False)
+        self.matrix, self.remembers = tuple(map(tuple, matrix)), bool(memory)
+        if self.remembers:  # a sum of parabolas is one: Σₖ Fₖ (θ - θₖ)² = F (θ - c)² + Σₖ Fₖ (θₖ - c)², F = Σₖ Fₖ
+            fisher_KP, weight_KP = map(torch.stack, zip(*memory, strict=True))
+            fisher_P = fisher_KP.sum(0)
+            centre_P = (fisher_KP * weight_KP).sum(0) / fisher_P.clamp_min(torch.finfo(fisher_P.dtype).tiny)
+            apart = (fisher_KP * (weight_KP - centre_P).square()).sum()
+            for name, tensor in dict(fisher_P=fisher_P, centre_P=centre_P, apart=apart).items():
+                self.register_buffer(name, tensor, persistent=False)  # made again at a resume: nothing to save
 
     def inputs(self, batch: Images) -> tuple[Tensor, ...]:
         return (batch.image,)
@@ -134,11 +139,11 @@ class Stream(Objective):
         return logits_BC[:, : 2 * self.seen], label_B  # class: one of all that have come so far
 
     def penalty(self, model: nn.Module) -> Tensor:
-        return (self.fisher_KP * (row(model) - self.weight_KP).square()).sum() / 2
+        return ((self.fisher_P * (row(model) - self.centre_P).square()).sum() + self.apart) / 2
 
     def losses(self, model: MLP, batch: Images) -> Iterator[tuple[str, Tensor]]:
         loss = F.cross_entropy(*self.choice(model(batch.image), batch.label))
-        yield "model", loss + self.strength * self.penalty(model) if len(self.fisher_KP) else loss
+        yield "model", loss + self.strength * self.penalty(model) if self.remembers else loss
 
     def metrics(self, model: MLP) -> dict[str, Metric]:
         return {"accuracy": TaskAverage(self.seen)}
