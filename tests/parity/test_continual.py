@@ -134,14 +134,15 @@ def test_what_is_remembered_is_no_state_of_the_stage() -> None:
 def test_tasks_are_disjoint_and_whole() -> None:
     images = digits()
     order = torch.tensor([3, 7, 0, 9, 2, 4, 5, 1, 8, 6])
-    for split in (images.train, images.test):
+    splits: list[Any] = [images.train, images.test]
+    for split in splits:
         tasks = [of_tasks(split, order, t, t + 1) for t in range(5)]
         assert sum(map(len, tasks)) == len(split)
         for t, task in enumerate(tasks):
-            expected = [i for i, c in enumerate(split.label.tolist()) if c in order[2 * t : 2 * t + 2].tolist()]  # type: ignore[attr-defined]
-            assert torch.equal(task.image, split.image[expected])  # type: ignore[attr-defined]
-            assert [int(order[place]) for place in task.label] == split.label[expected].tolist()  # type: ignore[attr-defined]
-        assert torch.equal(of_tasks(split, order, 0, 5).image, split.image)  # type: ignore[attr-defined]
+            expected = [i for i, c in enumerate(split.label.tolist()) if c in order[2 * t : 2 * t + 2].tolist()]
+            assert torch.equal(task.image, split.image[expected])
+            assert [int(order[place]) for place in task.label] == split.label[expected].tolist()
+        assert torch.equal(of_tasks(split, order, 0, 5).image, split.image)
         assert set(of_tasks(split, order, 1, 3).label.tolist()) == {2, 3, 4, 5}
 
 

@@ -213,8 +213,9 @@ def recipe(
     lr: float = 1e-3,             # Adam; 1904.07734, sec. 5
 ) -> Iterator[Stage]:  # fmt: skip
     images = image_data(data)
-    if images.classes % 2:
-        raise WrongInput(f"{images.name} has {images.classes} classes; a task takes two", do="an even number of classes")
+    if images.classes % 2 or images.test is None:
+        lacks = "no test split" if images.test is None else f"{images.classes} classes, and a task takes two"
+        raise WrongInput(f"{images.name} has {lacks}", do="a set with a test split and an even number of classes")
     order = torch.randperm(images.classes)  # which classes make a task is drawn for each run (data.py)
     names = [images.names[c] for c in order]
     model = MLP(images.channels * images.size**2, hidden, 2 if scenario == "domain" else images.classes)
