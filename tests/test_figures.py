@@ -27,6 +27,7 @@ DRAWINGS: dict[str, Callable[[], Any]] = {
     "log": lambda: figures.lines({"a": ([0, 1, 2], [100.0, 10.0, float("nan")])}, log=True),
     "scatter": lambda: figures.scatter(torch.eye(3, 2), torch.arange(3), NAMES),
     "confusion": lambda: figures.confusion(torch.arange(9).view(3, 3), NAMES),
+    "heatmap": lambda: figures.heatmap(torch.tensor([[0.0, torch.nan], [0.25, 1.0]]), NAMES[:2], ["1", "2"], title="%"),
     "passages": lambda: figures.passages({"temperature 1": "to be <or> not to be & so on $x$"}),
     "labelled": lambda: figures.labelled_images(torch.zeros(2, 1, 4, 4), ["3, read as 5", "7, read as 1"], 6),
     "grid": grid,
@@ -56,6 +57,13 @@ def test_the_page_settings_of_others_stay_as_they_are() -> None:
     before = dict(mpl.rcParams)
     DRAWINGS["lines"]()
     assert dict(mpl.rcParams) == before
+
+
+def test_a_heatmap_says_percent_and_leaves_out_what_is_no_number() -> None:
+    axes = DRAWINGS["heatmap"]().axes[0]
+    assert [text.get_text() for text in axes.texts] == ["0.0", "25.0", "100.0"]
+    assert [patch.get_alpha() for patch in axes.patches] == [0.08, 0.31, 1.0]
+    assert [patch.get_xy() for patch in axes.patches] == [(0, 0), (0, 1), (1, 1)]  # column, row
 
 
 def test_lines_are_named_at_their_ends_without_overlap() -> None:

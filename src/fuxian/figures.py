@@ -178,6 +178,31 @@ def confusion(matrix: Tensor | np.ndarray, names: Sequence[str]) -> Figure:
     return drawing
 
 
+def heatmap(values: Tensor | np.ndarray, rows: Sequence[str], columns: Sequence[str], *, title: str = "") -> Figure:
+    """Shares (rows, columns) in 0 to 1, as percent and as shades; what is no number stays empty."""
+    shares = _array(values)
+    with mpl.rc_context(_STYLE):
+        drawing, axes = figure(height=max(120, 24 * len(rows) + 60))
+        size = min(12.0, 250 / max(len(rows), len(columns)))
+        for (row, column), share in np.ndenumerate(shares):
+            if np.isfinite(share):
+                shade = round(0.08 + 0.92 * float(share), 2)
+                axes.add_patch(Rectangle((column, row), 0.94, 0.94, color=PALETTE["blue"], alpha=shade, linewidth=0))
+                ink = PALETTE["paper" if share > 0.5 else "ink"]
+                axes.text(
+                    column + 0.47, row + 0.5, f"{100 * share:.1f}", color=ink, ha="center", va="center", fontsize=size
+                )
+        axes.set(xlim=(0, len(columns)), ylim=(len(rows), 0))
+        axes.set_xticks(np.arange(len(columns)) + 0.47, columns, fontsize=size)
+        axes.set_yticks(np.arange(len(rows)) + 0.5, rows, fontsize=size)
+        axes.set_title(title, loc="left", fontsize=12, color=PALETTE["soft"], pad=24)
+        axes.xaxis.tick_top()
+        axes.tick_params(length=0)
+        axes.grid(False)
+        axes.spines["bottom"].set_visible(False)
+    return drawing
+
+
 def passages(texts: Mapping[str, str], *, columns: int = 58) -> Figure:
     """Samples of text in a fixed-width face, each under its name (the prompt, the temperature), wrapped at `columns`."""
     rows: list[tuple[str, bool]] = []

@@ -38,6 +38,13 @@ def test_a_run_says_what_it_found(fuxian: Fuxian, here: Path) -> None:
     assert (here / "runs/line/one/report.html").is_file()
 
 
+def test_what_a_recipe_returns_is_told_and_stands_on_nothing(fuxian: Fuxian, here: Path) -> None:
+    (here / "line.py").write_text((here / "line.py").read_text() + '    return {"drift": 0.25}\n')
+    code, out, err = fuxian("run", "line.py")
+    assert (code, err) == (0, "")
+    assert re.search(r"^  drift +0\.2500$", out, re.MULTILINE), out
+
+
 def test_a_run_as_json_is_one_object(fuxian: Fuxian, here: Path) -> None:
     code, out, err = fuxian("run", "line.py", "--quick", "--no-shuffle", "--json")
     told = json.loads(out)

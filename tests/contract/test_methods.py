@@ -35,6 +35,7 @@ PARAMETERS = {
     "generative.vae": {"train": 76_104},
     "graph.gcn": {"train": 576},
     "language.gpt1": {"pretrain": 84_800, "fine-tune": 84_930},
+    "representation.continual": {f"task-{t}": 17_610 for t in range(1, 6)},
     "vision.lenet": {"train": 61_706},
     "vision.resnet": {"train": 75_002},
     "vision.style_transfer": {"features": 0, "picture": 0},

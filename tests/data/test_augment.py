@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 
 from fuxian.data.augment import crop, flip
 from fuxian.data.images import ImageSplit, ImageSplits, augmented, digits, hold_out, standardized
@@ -62,6 +65,13 @@ def test_only_training_images_are_augmented() -> None:
     assert torch.equal(data.train.batch(rows).image, plain.train.batch(rows).image + 1)  # normalized before
     assert calls == [(2, 1, 10, 10)]
     assert (data.name, data.hashes, data.names) == (plain.name, plain.hashes, plain.names)
+
+
+def test_pictures_that_are_read_are_not_augmented(tmp_path: Path) -> None:
+    image = torch.full((4, 1, 8, 8), 100, dtype=torch.uint8)
+    data = augmented(ImageSplits(ImageSplit(image, torch.arange(4)), None, None, name="", names="abcd"), lambda x: x + 1)
+    Image.fromarray(image[0, 0].numpy()).save(tmp_path / "one.png")
+    assert torch.allclose(data.read([str(tmp_path / "one.png")]).image, torch.tensor(100 / 255))
 
 
 def test_what_judges_a_model_cannot_be_augmented() -> None:

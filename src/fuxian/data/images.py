@@ -142,6 +142,7 @@ class ImageSplits(Splits):
                 other = "without --invert?" if self.invert else "--invert turns it around"
                 own.note(f"{word}: its mean is {light:.2f}, and {usual:.2f} in {self.name}: dark for light? {other}")
         some = copy(judged)
+        some.augment = None
         some.image = torch.stack(images).to(judged.device)
         some.label = torch.zeros(len(images), dtype=torch.int64, device=judged.device)
         return some.batch(torch.arange(len(images), device=judged.device))
