@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 
 from fuxian import catalog, run
+from fuxian.data.text import by_character, python_topics
 from fuxian.engine.players import Player
 from fuxian.engine.run import Run
 
@@ -30,6 +31,7 @@ PARAMETERS = {
     "generative.cgan": {"train": 1_909_615},
     "graph.gcn": {"train": 576},
     "language.gpt1": {"pretrain": 84_800, "fine-tune": 84_930},
+    "language.gpt2": {"train": 102_720 + 64 * by_character(python_topics(), 64).vocabulary},  # not the same in each Python
     "vision.lenet": {"train": 61_706},
 }
 
