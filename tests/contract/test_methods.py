@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 
 from fuxian import catalog, run
+from fuxian.data.text import by_character, python_topics
 from fuxian.engine.players import Player
 from fuxian.engine.run import Run
 from fuxian.optim import signed
@@ -35,6 +36,7 @@ PARAMETERS = {
     "generative.vae": {"train": 76_104},
     "graph.gcn": {"train": 576},
     "language.gpt1": {"pretrain": 84_800, "fine-tune": 84_930},
+    "language.gpt2": {"train": 102_720 + 64 * by_character(python_topics(), 64).vocabulary},  # not the same in each Python
     "representation.continual": {f"task-{t}": 17_610 for t in range(1, 6)},
     "vision.lenet": {"train": 61_706},
     "vision.resnet": {"train": 75_002},

@@ -131,7 +131,9 @@ def test_the_table_is_whole():
             assert (file.unpacked is not None) == packed
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cora", "citeseer", "pubmed", "wikitext-2", "sst2"])
+@pytest.mark.parametrize(
+    "name", ["mnist", "fashion-mnist", "cora", "citeseer", "pubmed", "wikitext-2", "tinyshakespeare", "sst2"]
+)
 def test_the_published_files(name, published):
     assert {file: sha(content) for file, content in read(name).items()} == hashes(name)
 

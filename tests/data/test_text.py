@@ -12,13 +12,19 @@ from fuxian.data import text
 from fuxian.data.sources import SOURCES, cache_folder
 from fuxian.data.text import (
     UNCOUNTED,
+    Characters,
+    Corpus,
     SentenceSplit,
+    ShiftedWindows,
     WindowSplit,
     bpe,
+    by_character,
+    corpus,
     python_topics,
     sentences,
     sst2,
     templated,
+    tiny_shakespeare,
     wikitext2,
     windows,
 )
@@ -48,6 +54,35 @@ def test_windows_follow_the_order_of_indices():
     assert split.to("cpu").device.type == "cpu"
     with pytest.raises(WrongInput, match="without tokens"):
         WindowSplit(torch.tensor([]), 4, 0)
+
+
+@pytest.mark.parametrize(("count", "length", "stretches"), [(2, 1, 1), (24, 8, 2), (31, 8, 2), (32, 8, 3), (16, 8, 1)])
+def test_a_shifted_window_begins_anywhere_in_its_stretch(count, length, stretches):
+    split = ShiftedWindows(torch.arange(count, dtype=torch.int32), length)
+    assert len(split) == stretches
+    torch.manual_seed(0)
+    order = torch.arange(stretches).flip(0)
+    draws = [split.batch(order) for _ in range(100)]
+    assert all(torch.equal(batch.token, batch.token[:, :1] + torch.arange(length)) for batch in draws)
+    assert all(torch.equal(batch.target, batch.token + 1) for batch in draws)
+    assert draws[0].token.dtype == draws[0].target.dtype == torch.int64
+    begins = torch.stack([batch.token[:, 0] for batch in draws]) - order * length
+    assert [column.unique().tolist() for column in begins.T] == [list(range(length))] * stretches
+
+
+def test_a_text_too_short_to_train_on():
+    with pytest.raises(WrongInput, match="a text of 15 tokens is too short to train on windows of 8") as caught:
+        ShiftedWindows(torch.arange(15), 8)
+    assert caught.value.lines["do"] == "take a longer text, or a context of 7 at most"
+
+
+def test_shifted_windows_are_drawn_from_the_default_generator():
+    split = ShiftedWindows(torch.arange(1000), 50)
+    torch.manual_seed(1)
+    first, other = (split.batch(torch.arange(19)).token for _ in range(2))
+    torch.manual_seed(1)
+    assert torch.equal(split.batch(torch.arange(19)).token, first)
+    assert not torch.equal(first, other)
 
 
 def test_sentences_are_padded_to_the_longest_of_the_batch():
@@ -119,21 +154,68 @@ def test_bpe_needs_room_for_the_bytes():
 
 
 def test_topics_of_python():
-    corpus = python_topics()
-    parts = [corpus.train, corpus.val, corpus.test]
+    topic = python_topics()
+    parts = [topic.train, topic.val, topic.test]
     sizes = [sum(map(len, part)) for part in parts]
     assert sizes[0] > 5 * sizes[1] > 0
     assert sizes[0] > 5 * sizes[2] > 0
     assert sum(sizes) == sum(map(len, set(text.topics.values())))
-    assert python_topics() == corpus
-    tokenizer = bpe(corpus.val, 300, ["<end>"])
-    data = windows(corpus, tokenizer, 64, "<end>")
+    assert python_topics() == topic
+    tokenizer = bpe(topic.val, 300, ["<end>"])
+    data = windows(topic, tokenizer, 64, "<end>")
     assert data.vocabulary == 300
-    assert data.hashes == corpus.hashes
+    assert data.hashes == topic.hashes
     target = torch.cat([data.val.batch(torch.tensor([i])).target for i in range(len(data.val))]).flatten()
-    assert tokenizer.decode(target[target != UNCOUNTED].tolist()) == "".join(corpus.val)
+    assert tokenizer.decode(target[target != UNCOUNTED].tolist()) == "".join(topic.val)
     with pytest.raises(WrongInput, match="no token '<start>'"):
-        windows(corpus, tokenizer, 64, "<start>")
+        windows(topic, tokenizer, 64, "<start>")
+
+
+def test_characters_are_numbered_in_the_order_of_their_codes():
+    data = by_character(Corpus(["be\n", "a bee"], ["ab\n", "é"], [], "made up", {"file": "hash"}), 4)
+    assert data.characters.alphabet == "\n abeé"
+    assert (data.vocabulary, data.name, data.hashes, data.test) == (6, "made up", {"file": "hash"}, None)
+    assert data.train.tokens.tolist() == [3, 4, 0, 2, 1, 3, 4, 4]
+    assert data.characters.decode(data.val.tokens) == "ab\né"
+    batch = data.val.batch(torch.tensor([0]))
+    assert batch.token.tolist() == [[0, 2, 3, 0]]  # a split begins after the end of a line
+    assert batch.target.tolist() == [[2, 3, 0, 5]]
+    assert "\n" in by_character(Corpus(["ab" * 9], ["a"], [], "one line", {}), 4).characters.alphabet
+
+
+def test_what_a_user_writes_is_read_by_character():
+    data = by_character(Corpus(["to be or not\n"], ["to"], [], "made up", {}), 6)
+    batch = data.read(["to", "be"])
+    assert data.characters.decode(batch.token[0]) == "to be"
+    assert set(batch.target.flatten().tolist()) == {UNCOUNTED}
+    assert data.characters.decode(data.read(["not to be"]).token[0]) == " to be"  # the last six
+    with pytest.raises(WrongInput, match=r"never seen the characters 'h' 's' 'x'$"):
+        data.read(["to", "hxs"])
+    with pytest.raises(WrongInput, match="never seen the character '!'"):
+        Characters("ab").encode("a!")
+    with pytest.raises(WrongInput, match="no text to go on from"):
+        data.read([])
+
+
+def test_tiny_shakespeare(published):
+    """The counts that nanoGPT's prepare.py ends with."""
+    book = tiny_shakespeare()
+    train, val = "".join(book.train), "".join(book.val)
+    assert (len(train), len(val), book.test) == (1_003_854, 111_540, [])
+    assert train.startswith("First Citizen:\nBefore we proceed")
+    assert train[-20:] + val[:20] in text.read("tinyshakespeare")["input.txt"].decode()
+    data = by_character(book, 64)
+    assert data.characters.alphabet == "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    assert (data.vocabulary, len(data.train), len(data.val)) == (65, 15_684, 1_743)
+    batch = data.val.batch(torch.arange(1743))
+    assert data.characters.decode(batch.target[batch.target != UNCOUNTED]) == val
+
+
+def test_a_corpus_by_its_name():
+    assert corpus("python-topics") == python_topics()
+    with pytest.raises(WrongInput, match="there is no text named 'wikitext'") as caught:
+        corpus("wikitext")
+    assert caught.value.lines["do"] == "one of wikitext-2, tinyshakespeare, python-topics"
 
 
 def test_made_up_reviews():
@@ -185,11 +267,11 @@ def test_sst2(published):
 def test_wikitext2(published):
     import lzma
 
-    corpus = wikitext2()
-    parts = dict(train=corpus.train, valid=corpus.val, test=corpus.test)
+    book = wikitext2()
+    parts = dict(train=book.train, valid=book.val, test=book.test)
     assert [len(part) for part in parts.values()] == [36_718, 3_760, 4_358]
     assert [sum(len(line.split()) for line in part) for part in parts.values()] == [2_051_910, 213_886, 241_211]
-    assert len(corpus.hashes) == len(SOURCES["wikitext-2"].files)
+    assert len(book.hashes) == len(SOURCES["wikitext-2"].files)
     for name, part in parts.items():
         whole = lzma.decompress((published / "wikitext-2" / f"{name}.txt.xz").read_bytes()).decode()
         assert "".join(part) == whole

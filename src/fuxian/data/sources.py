@@ -194,6 +194,17 @@ SOURCES: dict[str, Source] = {
             File("test.txt", 1_256_449, "d790b833ef8cf03a90db7bf1271b7520b83c45ce07ba3c1a9699df81e239eca0"),
         ),
     ),
+    "tinyshakespeare": Source(
+        title="Tiny Shakespeare",
+        folder="tinyshakespeare",
+        bases=(
+            "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/",
+            "https://cdn.jsdelivr.net/gh/karpathy/char-rnn@master/data/tinyshakespeare/",
+        ),
+        licence="not stated at the source; the text is Shakespeare's",
+        citation="Karpathy. The Unreasonable Effectiveness of Recurrent Neural Networks. 2015.",
+        files=(File("input.txt", 1_115_394, "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"),),
+    ),
     "sst2": Source(
         title="SST-2",
         folder="sst2",

@@ -1,4 +1,4 @@
-"""Text: corpora and labelled sentences as strings, a byte-pair encoding, and splits of tokens made from them."""
+"""Text: corpora and labelled sentences as strings, encodings by byte pairs and by characters, and splits of tokens."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ UNCOUNTED = -100  # the target of padding: what torch's cross entropy ignores
 
 @dataclass(frozen=True)
 class Corpus:
-    """Running text. Joined, the lines of a split are the published file: each keeps its end."""
+    """Running text. Joined, the lines of a split are the published text: each keeps its end. No lines: no such split."""
 
     train: list[str]
     val: list[str]
@@ -64,6 +64,17 @@ def wikitext2() -> Corpus:
         for part in ("train", "valid", "test")
     )
     return Corpus(train, val, test, "wikitext-2", hashes("wikitext-2"))
+
+
+def tiny_shakespeare() -> Corpus:
+    """Tiny Shakespeare: 40,000 lines of his plays, 65 characters, of which 1,003,854 / 111,540 / 0. Raises DataMissing.
+
+    The first nine tenths train, and no test split exists: karpathy/nanoGPT @ 3adf61e, data/shakespeare_char/prepare.py.
+    """
+    text = read("tinyshakespeare")["input.txt"].decode()
+    end = int(len(text) * 0.9)
+    train, val = (part.splitlines(keepends=True) for part in (text[:end], text[end:]))
+    return Corpus(train, val, [], "tinyshakespeare", hashes("tinyshakespeare"))
 
 
 def python_topics() -> Corpus:
@@ -135,12 +146,12 @@ def templated(train: int = 800, val: int = 100, test: int = 100) -> Labelled:
     )  # fmt: skip
 
 
-_CORPORA = {"wikitext-2": wikitext2, "python-topics": python_topics}
+_CORPORA = {"wikitext-2": wikitext2, "tinyshakespeare": tiny_shakespeare, "python-topics": python_topics}
 _LABELLED = {"sst2": sst2, "templated": templated}
 
 
 def corpus(name: str | Path) -> Corpus:
-    """Running text by name: wikitext-2 or python-topics; or one's own (`own_corpus`) by its path."""
+    """Running text by name: wikitext-2, tinyshakespeare or python-topics; or one's own (`own_corpus`) by its path."""
     return _named(name, _CORPORA)() if isinstance(name, str) else own_corpus(name)
 
 
@@ -245,6 +256,24 @@ def bpe(texts: Iterable[str], vocabulary: int, specials: Sequence[str] = ()) -> 
     return tokenizer
 
 
+@dataclass(frozen=True)
+class Characters:
+    """An encoding by single characters: the number of each is its place in `alphabet`."""
+
+    alphabet: str
+
+    def encode(self, text: str) -> Tensor:
+        """(characters,) int32. Raises WrongInput for a character that is not in the alphabet."""
+        numbers = {character: number for number, character in enumerate(self.alphabet)}
+        if strange := sorted(set(text) - set(numbers)):
+            shown = " ".join(map(repr, strange[:5])) + (" …" if len(strange) > 5 else "")
+            raise WrongInput(f"the model has never seen the character{'s' * (len(strange) > 1)} {shown}")
+        return torch.tensor([numbers[character] for character in text], dtype=torch.int32)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        return "".join(self.alphabet[token] for token in tokens)
+
+
 # ── tokens ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -287,6 +316,31 @@ class WindowSplit:
         target = self.tokens[place.clamp(max=last)].long().masked_fill_(place > last, UNCOUNTED)
         token = self.tokens[(place - 1).clamp(min=0, max=last)].long()
         return Windows(token.masked_fill_((place == 0) | (place > last), self.start), target)
+
+
+class ShiftedWindows(WindowSplit):
+    """One long text to train on: a window begins anywhere in its own stretch of `length` tokens, drawn anew each time.
+
+    So any place may begin a window, in an epoch one of each stretch does, and none is padded. Drawn from torch's default
+    generator, which the engine seeds for each batch.
+    """
+
+    def __init__(self, tokens: Tensor, length: int) -> None:
+        """`tokens` (tokens,) of any integer type, two windows of them at least: else raises WrongInput."""
+        if len(tokens) < 2 * length:
+            raise WrongInput(
+                f"a text of {len(tokens):,} tokens is too short to train on windows of {length:,}",
+                do=f"take a longer text, or a context of {max(1, len(tokens) // 2):,} at most",
+            )
+        super().__init__(tokens, length, start=0)
+
+    def __len__(self) -> int:
+        return len(self.tokens) // self.length - 1  # the last one, shifted, still ends within the text
+
+    def batch(self, indices: Tensor) -> Windows:
+        first = indices * self.length + torch.randint(self.length, indices.shape, device=indices.device)
+        row = self.tokens[first[:, None] + torch.arange(self.length + 1, device=indices.device)].long()
+        return Windows(row[:, :-1], row[:, 1:])
 
 
 @dataclass(frozen=True)
@@ -346,13 +400,43 @@ class TextSplits(Splits):
         self.vocabulary, self.classes = vocabulary, classes
 
 
+class CharacterSplits(TextSplits):
+    """Running text by `characters`, in windows of `length`; `read` takes a beginning of such a text."""
+
+    def __init__(self, corpus: Corpus, characters: Characters, length: int) -> None:
+        train, *others = (characters.encode("".join(part)) for part in (corpus.train, corpus.val, corpus.test))
+        start = characters.alphabet.index("\n")
+        val, test = (WindowSplit(tokens, length, start) if len(tokens) else None for tokens in others)
+        super().__init__(
+            ShiftedWindows(train, length), val, test,
+            name=corpus.name, vocabulary=len(characters.alphabet), hashes=corpus.hashes,
+        )  # fmt: skip
+        self.characters, self.length = characters, length
+
+    def read(self, words: Sequence[str]) -> Windows:
+        """The words, one blank between them, as one row of at most the last `length` characters, without targets."""
+        token = self.characters.encode(" ".join(words))[None, -self.length :].long()
+        if not token.numel():
+            raise WrongInput("there is no text to go on from")
+        return Windows(token, torch.full_like(token, UNCOUNTED))
+
+
+def by_character(corpus: Corpus, length: int) -> CharacterSplits:
+    """Splits of `Windows` of single characters: training windows begin anywhere, those to be judged by count each once.
+
+    The alphabet is that of the whole text and the end of a line, which is what the first window of a split begins with.
+    """
+    whole = {character for part in (corpus.train, corpus.val, corpus.test) for line in part for character in line}
+    return CharacterSplits(corpus, Characters("".join(sorted(whole | {"\n"}))), length)
+
+
 def windows(corpus: Corpus, tokenizer: Tokenizer, length: int, start: str) -> TextSplits:
     """Splits of `Windows`: the lines of each split as one row of tokens, cut into `length`; `start` is a special token."""
     parts = []
     for lines in (corpus.train, corpus.val, corpus.test):
         encoded = tokenizer.encode_batch_fast(lines)
         tokens = torch.tensor([token for line in encoded for token in line.ids], dtype=torch.int32)
-        parts.append(WindowSplit(tokens, length, _id(tokenizer, start)))
+        parts.append(WindowSplit(tokens, length, _id(tokenizer, start)) if lines else None)
     return TextSplits(*parts, name=corpus.name, vocabulary=tokenizer.get_vocab_size(), hashes=corpus.hashes)
 
 
