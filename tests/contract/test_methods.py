@@ -34,7 +34,7 @@ PARAMETERS = {
     "graph.gcn": {"train": 576},
     "language.gpt1": {"pretrain": 84_800, "fine-tune": 84_930},
     "vision.lenet": {"train": 61_706},
-    "vision.style_transfer": {"features": 0, "picture": 0},
+    "vision.style_transfer": {"features": 193_760, "picture": 8_256},
 }
 
 

@@ -254,7 +254,7 @@ def recipe(
     side: Annotated[int, Within(48)] = 192,               # pixels of the longer side, of both pictures
     style_layers: tuple[str, ...] = ("1_1", "2_1", "3_1", "4_1"),  # early: colour and grain; late: shapes
     content_layer: str = "3_1",                           # the paper takes 4_2 of VGG-19
-    content_weight: Annotated[float, Within(0)] = 1e-6,   # α / β of eq. 7
+    content_weight: Annotated[float, Within(0)] = 3e-6,   # α / β of eq. 7
     smooth: Annotated[float, Within(0)] = 1e-4,           # weight of the total variation
     start: Literal["content", "noise"] = "content",       # of the picture; sec. 3.3 compares them
     steps: int = 20,                                      # of L-BFGS, up to 12 evaluations each
