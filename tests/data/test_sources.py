@@ -132,13 +132,25 @@ def test_the_table_is_whole():
 
 
 @pytest.mark.parametrize(
-    "name", ["mnist", "fashion-mnist", "cora", "citeseer", "pubmed", "wikitext-2", "tinyshakespeare", "sst2"]
+    "name",
+    [
+        "mnist",
+        "fashion-mnist",
+        "cora",
+        "citeseer",
+        "pubmed",
+        "wikitext-2",
+        "tinyshakespeare",
+        "sst2",
+        "paintings",
+        "photographs",
+    ],
 )
 def test_the_published_files(name, published):
     assert {file: sha(content) for file, content in read(name).items()} == hashes(name)
 
 
-@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "paintings", "photographs"])
 def test_files_as_published_have_the_size_and_hash_that_a_download_must_have(name, published):
     for file in SOURCES[name].files:
         content = (published / SOURCES[name].folder / file.name).read_bytes()

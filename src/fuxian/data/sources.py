@@ -220,6 +220,34 @@ SOURCES: dict[str, Source] = {
             File("test.tsv", 188_749, "831169c7e2e429d6026e1bdbb542f33b636e3e596caad9602ebc953c205928b7"),
         ),
     ),
+    "paintings": Source(
+        title="Two paintings",
+        folder="style-images",
+        bases=(
+            "https://raw.githubusercontent.com/jcjohnson/neural-style/master/examples/inputs/",
+            "https://cdn.jsdelivr.net/gh/jcjohnson/neural-style@master/examples/inputs/",
+        ),
+        licence="public domain by age: J. M. W. Turner 1805, Edvard Munch 1893 (photographs: jcjohnson/neural-style, MIT)",
+        citation="Turner, The Shipwreck, 1805. Munch, The Scream, 1893.",
+        files=(
+            File("shipwreck.jpg", 144_730, "4f7cf34e3cd4a5daaf3f421f059ca9a01aaa2a3afd7243d6670c9c8bc001a213"),
+            File("the_scream.jpg", 216_723, "f3075cddeb974a9ee1d6418f7f33fd05185a7ac7dcb4288bd2805d499a9dcaee"),
+        ),
+    ),
+    "photographs": Source(
+        title="Two photographs",
+        folder="style-images",
+        bases=(
+            "https://raw.githubusercontent.com/scikit-image/scikit-image/v0.19.3/skimage/data/",
+            "https://cdn.jsdelivr.net/gh/scikit-image/scikit-image@v0.19.3/skimage/data/",
+        ),
+        licence="CC0 (chelsea.png, by Stefan van der Walt); public domain (rocket.jpg, by SpaceX)",
+        citation="van der Walt et al. scikit-image: image processing in Python. PeerJ 2, 2014.",
+        files=(
+            File("chelsea.png", 240_512, "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"),
+            File("rocket.jpg", 112_525, "c2dd0de7c538df8d111e479619b129464d0269d0ae5fd18ca91d33a7fdfea95c"),
+        ),
+    ),
 }
 # fmt: on
 
