@@ -183,27 +183,21 @@ def _tell_comparison(found: Comparison, terminal: Terminal) -> None:
     over = f"{plural(n, 'paired seed')}{wording.range_of(study.seeds)}"
     terminal.say(f"{found.data}, {metric}{f' in {unit}' if unit else ''}, {over}; best in *stars*")
     first = found.rows[0].member.name
-    differs = any(told is not None and isfinite(told.mean) and told.values for told in found.differences) and n > 1
-    table = _table()
-    table.add_column("method", no_wrap=True)
-    table.add_column("mean ± std " if n > 1 else f"seed {study.seeds[0]} ", justify="right", no_wrap=True)
-    if differs:
-        table.add_column(f"{first} − it", justify="right", no_wrap=True)
-        table.add_column("95 % interval", justify="right", no_wrap=True)
-        table.add_column(f"{first} is", no_wrap=True)
-    table.add_column("time a seed ", justify="right", no_wrap=True)
-    table.add_column("parameters", justify="right", no_wrap=True)
+    differs = any(told is not None and isfinite(told.mean) for told in found.differences) and n > 1
     fastest = min((row.seconds for row in found.rows if isfinite(row.seconds)), default=nan)
-    for row, told in zip(found.rows, found.differences, strict=True):
-        mean, _ = row.mean_std(metric)
-        table.add_row(
-            row.member.called,
-            _starred(wording.spread(row, metric, found.count), mean == found.best),
-            *(_difference(told, metric) if differs else ()),
-            _starred(duration(row.seconds) if row.runs else NONE, row.seconds == fastest),
-            f"{row.parameters:,}" if row.parameters is not None else NONE,
-        )
-    terminal.say(table)
+    told = [_difference(one, metric) for one in found.differences]
+    columns = [
+        ("<", "method", [row.member.called for row in found.rows]),
+        (">", "mean ± std " if n > 1 else f"seed {study.seeds[0]} ", [
+            _starred(wording.spread(row, metric, found.count), row.mean_std(metric)[0] == found.best) for row in found.rows
+        ]),
+        *([(">", f"{first} − it", [one[0] for one in told])] if differs else []),
+        *([(">", "95 % interval", [one[1] for one in told])] if differs else []),
+        *([("<", f"{first} is", [one[2] for one in told])] if differs else []),
+        (">", "time a seed ", [_starred(_time(row), row.seconds == fastest) for row in found.rows]),
+        (">", "parameters", [_parameters(row) for row in found.rows]),
+    ]  # fmt: skip
+    terminal.say(_table(columns, terminal))
     terminal.say("\n".join(wording.caution(found)))
     _tell_failures(found, terminal)
 
@@ -213,7 +207,7 @@ def _difference(told: Difference | None, metric: str) -> tuple[str, str, str]:
         return "", "", ""
     mean, low, high = wording.difference_texts(told, metric)
     interval = f"{low} to {high}" if low else ""
-    return mean, interval, told.word + (f" ({told.why})" if told.why else "")
+    return mean, interval, told.word + (f" ({told.why})" if "of" in told.why.split() else "")
 
 
 # ── a sweep in the terminal ─────────────────────────────────────────────────────────────────────────────────────────
@@ -227,33 +221,25 @@ def _tell_sweep(found: Sweep, terminal: Terminal) -> None:
         f"{found.data}, {plural(len(found.rows), 'point')}, {over}{f', in {unit}' if unit else ''}; best in *stars*"
     )
     differs = found.ablation and len(study.seeds) > 1 and found.default is not None
-    table = _table()
-    for knob in study.axes:
-        table.add_column(knob.replace("_", " "), justify="right", no_wrap=True)
-    metrics = list(dict.fromkeys([found.select, found.metric]))
-    for metric in metrics:
-        table.add_column(metric + " ", justify="right", no_wrap=True)
+    shown = found.ranked[:POINTS]
+    told = [
+        ("default", "", "")
+        if row is found.default
+        else _difference(found.difference(row) if differs else None, found.select)
+        for row in shown
+    ]
+    columns = [(">", knob.replace("_", " "), [plain(found.point(row)[knob]) for row in shown]) for knob in study.axes]
+    for metric in dict.fromkeys([found.select, found.metric]):
+        chosen = lambda row, metric=metric: row is found.best and metric == found.select
+        cells = [_starred(wording.spread(row, metric, wording.count_of(row, metric)), chosen(row)) for row in shown]
+        columns.append((">", metric + " ", cells))
     if differs:
-        table.add_column("it − default", justify="right", no_wrap=True)
-        table.add_column("95 % interval", justify="right", no_wrap=True)
-        table.add_column("it is", no_wrap=True)
-    table.add_column("time a seed", justify="right", no_wrap=True)
-    table.add_column("parameters", justify="right", no_wrap=True)
-    for row in found.ranked[:POINTS]:
-        cells = [
-            _starred(wording.spread(row, m, wording.count_of(row, m)), row is found.best and m == found.select)
-            for m in metrics
-        ]
-        told = found.difference(row) if differs else None
-        beside = ("default", "", "") if row is found.default else _difference(told, found.select)
-        table.add_row(
-            *(plain(value) for value in found.point(row).values()),
-            *cells,
-            *(beside if differs else ()),
-            duration(row.seconds) if row.runs else NONE,
-            f"{row.parameters:,}" if row.parameters is not None else NONE,
-        )
-    terminal.say(table)
+        columns.append((">", "− default", [one[0] for one in told]))
+        columns.append((">", "95 % interval", [one[1] for one in told]))
+        columns.append(("<", "it is", [one[2] for one in told]))
+    columns.append((">", "time a seed", [_time(row) for row in shown]))
+    columns.append((">", "parameters", [_parameters(row) for row in shown]))
+    terminal.say(_table(columns, terminal))
     if len(found.ranked) > POINTS:
         terminal.say(f"… and {len(found.ranked) - POINTS} more: see the page")
     terminal.say("\n".join(wording.best_lines(found)))
@@ -265,12 +251,32 @@ def _tell_sweep(found: Sweep, terminal: Terminal) -> None:
 # ── both ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _table() -> Table:
-    return Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="default")
+Column = tuple[str, str, list[str]]  # where it is flush: < or >; its head; its cells
 
 
-def _starred(text: str, best: bool) -> str | Any:
-    return coloured(f"*{text}*" if best else f"{text} ")
+def _table(columns: list[Column], terminal: Terminal) -> Table:
+    """Leaves the last columns out, whole, where the terminal is too narrow for all: the page has them."""
+    wide = [max(map(len, [head, *cells])) for _, head, cells in columns]
+    while len(columns) > 2 and sum(wide) + 2 * (len(columns) - 1) > terminal.console.width:
+        columns, wide = columns[:-1], wide[:-1]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="default")
+    for flush, head, _ in columns:
+        table.add_column(coloured(head), justify="left" if flush == "<" else "right", no_wrap=True)
+    for cells in zip(*(cells for _, _, cells in columns), strict=True):
+        table.add_row(*map(coloured, cells))
+    return table
+
+
+def _starred(text: str, best: bool) -> str:
+    return f"*{text}*" if best else f"{text} "
+
+
+def _time(row: Row) -> str:
+    return duration(row.seconds) if row.runs else NONE
+
+
+def _parameters(row: Row) -> str:
+    return f"{row.parameters:,}" if row.parameters is not None else NONE
 
 
 def _tell_failures(found: Outcome, terminal: Terminal) -> None:
