@@ -50,6 +50,7 @@ def _run_parser(entry: Entry | None) -> Parser:
     parser.add_argument("--precision", default="float32", metavar="float32|bf16", help="default float32")
     parser.add_argument("--compile", action="store_true", help="torch.compile: pays for long runs")
     parser.add_argument("--name", metavar="NAME", help="of the run folder; default: the date and a number")
+    parser.add_argument("--target", metavar="COLUMN", help="of a .csv of your own: the column to be predicted")
     parser.add_argument("--dry-run", action="store_true", help="print every knob and where it came from, and stop")
     parser.add_common(json=True)
     if entry:
@@ -80,6 +81,7 @@ def run(words: Sequence[str], terminal: Terminal) -> int:
         precision=options.precision,
         compile=options.compile,
         name=options.name,
+        target=options.target,
         command=shlex.join(["fuxian", "run", *words]),
         origin="command line",
         **given,
