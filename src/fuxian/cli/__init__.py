@@ -19,6 +19,8 @@ COMMANDS = {  # name: (module, function, one line of help)
     "info": ("show", "info", "one method: paper, proof, knobs"),
     "run": ("runs", "run", "train and judge a method, or a file of your own"),
     "resume": ("runs", "resume", "go on with a run that was stopped"),
+    "predict": ("use", "predict", "what a run's model says of pictures, sentences, nodes or rows"),
+    "sample": ("use", "sample", "new text or images, drawn from a run's model"),
     "report": ("runs", "report", "write the page of a run anew"),
     "verify": ("verify", "verify", "a method's published numbers beside ours, over their seeds"),
     "new": ("new", "new", "a file of your own that starts as one of the methods"),

@@ -283,8 +283,8 @@ def resume(words: Sequence[str], terminal: Terminal) -> int:
     parser.add_argument("--changed-code", action="store_true", help="go on though your file has changed since")
     parser.add_common(json=True)
     options = parser.read(words)
-    folder = _run_folder(options.run)
-    entry = _entry_of(folder)
+    folder = run_folder(options.run)
+    entry = entry_of(folder)
     count = len(list(folder.glob("seed-*/run.json"))) or 1
     with telling(entry, terminal), Progress(terminal, _title(entry) if entry else "", count) as watch:
         from fuxian.engine import run as engine
@@ -298,7 +298,7 @@ def report(words: Sequence[str], terminal: Terminal) -> int:
     parser = Parser("report", "Writes the page of a run, or of a folder of seeds, anew.", "report RUN [--json]")
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_common(json=True)
-    folder = _run_folder(parser.read(words).run)
+    folder = run_folder(parser.read(words).run)
     from fuxian.report import write_report
 
     page = write_report(folder)
@@ -309,7 +309,7 @@ def report(words: Sequence[str], terminal: Terminal) -> int:
     return 0
 
 
-def _run_folder(text: str) -> Path:
+def run_folder(text: str) -> Path:
     folder = Path(text).expanduser()
     if not (folder / "run.json").is_file() and not (folder / "seeds.json").is_file():
         what = "is no run folder: it has no run.json" if folder.is_dir() else "is not there"
@@ -317,7 +317,7 @@ def _run_folder(text: str) -> Path:
     return folder
 
 
-def _entry_of(folder: Path) -> Entry | None:
+def entry_of(folder: Path) -> Entry | None:
     """The method of a run folder, as its file is today; None where that cannot be told, which the engine will say."""
     try:
         info = json.loads((next(folder.glob("seed-*/run.json"), folder / "run.json")).read_text(encoding="utf-8"))
