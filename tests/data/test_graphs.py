@@ -149,10 +149,9 @@ def test_no_warning_of_sparse_csr_reaches_the_user():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_another_name(tmp_path):
-    for name in ("coral", tmp_path):
-        with pytest.raises(WrongInput, match="there is no citation graph named"):
-            citation_graph(name)
+def test_another_name():
+    with pytest.raises(WrongInput, match="there is no citation graph named 'coral'"):
+        citation_graph("coral")
 
 
 class Evil:

@@ -35,7 +35,7 @@ def test_outputs_gradients_and_step(layout: str, prove) -> None:
     reference = Reference(graph.features, 16, graph.classes).eval()
     dense = batch.adjacency.to_dense()
     edges = (dense - dense.diag().diag()).nonzero().T  # without the self-loops, which the reference adds
-    x, adjacency = (batch.features, batch.adjacency) if layout == "sparse" else NodeClassification().inputs(batch)
+    x, adjacency = (batch.features, batch.adjacency) if layout == "sparse" else NodeClassification(("a", "b")).inputs(batch)
     optimizer = torch.optim.Adam(
         [dict(params=reference.conv1.parameters(), weight_decay=5e-4), dict(params=reference.conv2.parameters())], lr=0.01
     )
@@ -46,7 +46,7 @@ def test_outputs_gradients_and_step(layout: str, prove) -> None:
         transposed=frozenset({"first.weight", "second.weight"}),
         outputs=lambda: (ours(x, adjacency), reference(batch.features.to_dense(), edges)),
         losses=lambda _, expected: (
-            first_loss(NodeClassification(), ours, batch),
+            first_loss(NodeClassification(("a", "b")), ours, batch),
             F.cross_entropy(expected[batch.index], batch.label[batch.index]),
         ),
         spec=adam(0.01, decay=[(ours.first, 5e-4)]),

@@ -26,7 +26,7 @@ def test_every_start_ends_where_scikit_learn_ends(prove) -> None:
     starts = torch.stack([plus_plus(x, 3) for _ in range(10)])
     model, batch = KMeans(starts.clone()), iris().train.batch(torch.arange(150))
     for _ in range(100):
-        Lloyd().update(model, batch)
+        Lloyd(()).update(model, batch)
     centres, inertias, worst = [], [], 0.0
     for start, centre in zip(starts, model.centre_SKF, strict=True):
         reference = Reference(3, init=start.numpy(), n_init=1, max_iter=100, tol=0, algorithm="lloyd").fit(x.numpy())
@@ -46,7 +46,7 @@ def test_every_start_ends_where_scikit_learn_ends(prove) -> None:
 def test_one_step_by_hand() -> None:
     x = torch.tensor([[0.0], [1.0], [4.0], [6.0]], dtype=torch.float64)
     model = KMeans(torch.tensor([[[0.0], [3.0], [100.0]]], dtype=torch.float64))
-    Lloyd().update(model, type("B", (), {"x": x})())
+    Lloyd(()).update(model, type("B", (), {"x": x})())
     assert model.centre_SKF.flatten().tolist() == [0.5, 5.0, 100.0]  # the empty third keeps its centre
     assert model.inertia_S.tolist() == [0.25 + 0.25 + 1 + 1]
 

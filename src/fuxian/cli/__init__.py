@@ -21,6 +21,8 @@ COMMANDS = {  # name: (module, function, one line of help)
     "resume": ("runs", "resume", "go on with what was stopped: a run, its seeds, a comparison, a sweep"),
     "compare": ("compare", "compare", "methods, or files of your own, beside each other over the same seeds"),
     "sweep": ("compare", "sweep", "a method over a grid of knobs; ablations"),
+    "predict": ("use", "predict", "what a run's model says of pictures, sentences, nodes or rows"),
+    "sample": ("use", "sample", "new text or images, drawn from a run's model"),
     "report": ("runs", "report", "write the page of a run, a comparison or a sweep anew"),
     "table": ("table", "table", "what runs measured, as a table for a paper"),
     "verify": ("verify", "verify", "a method's published numbers beside ours, over their seeds"),

@@ -53,6 +53,7 @@ def _run_parser(entry: Entry | None) -> Parser:
     parser.add_argument("--precision", default="float32", metavar="float32|bf16", help="default float32")
     parser.add_argument("--compile", action="store_true", help="torch.compile: pays for long runs")
     parser.add_argument("--name", metavar="NAME", help="of the run folder; default: the date and a number")
+    parser.add_argument("--target", metavar="COLUMN", help="of a .csv of your own: the column to be predicted")
     parser.add_argument("--dry-run", action="store_true", help="print every knob and where it came from, and stop")
     parser.add_common(json=True)
     if entry:
@@ -83,6 +84,7 @@ def run(words: Sequence[str], terminal: Terminal) -> int:
         precision=options.precision,
         compile=options.compile,
         name=options.name,
+        target=options.target,
         command=shlex.join(["fuxian", "run", *words]),
         origin="command line",
         **given,
@@ -273,12 +275,12 @@ def resume(words: Sequence[str], terminal: Terminal) -> int:
     parser.add_argument("--changed-code", action="store_true", help="go on though your file has changed since")
     parser.add_common(json=True)
     options = parser.read(words)
-    folder = _run_folder(options.run)
+    folder = run_folder(options.run)
     if study_file(folder):
         from fuxian.cli import compare
 
         return compare.resume(folder, options.changed_code, terminal)
-    entry = _entry_of(folder)
+    entry = entry_of(folder)
     count = len(list(folder.glob("seed-*/run.json"))) or 1
     with telling(entry, terminal), Progress(terminal, _title(entry) if entry else "", count) as watch:
         from fuxian.engine import run as engine
@@ -294,7 +296,7 @@ def report(words: Sequence[str], terminal: Terminal) -> int:
     parser = Parser("report", about, "report RUN [--json]")
     parser.add_argument("run", metavar="RUN", help="its folder")
     parser.add_common(json=True)
-    folder = _run_folder(parser.read(words).run)
+    folder = run_folder(parser.read(words).run)
     from fuxian.report import write_report, write_study
 
     if study_file(folder):
@@ -310,7 +312,7 @@ def report(words: Sequence[str], terminal: Terminal) -> int:
     return 0
 
 
-def _run_folder(text: str) -> Path:
+def run_folder(text: str) -> Path:
     folder = Path(text).expanduser()
     if not any((folder / name).is_file() for name in ("run.json", "seeds.json")) and study_file(folder) is None:
         what = "is no run folder: it has no run.json" if folder.is_dir() else "is not there"
@@ -318,7 +320,7 @@ def _run_folder(text: str) -> Path:
     return folder
 
 
-def _entry_of(folder: Path) -> Entry | None:
+def entry_of(folder: Path) -> Entry | None:
     """The method of a run folder, as its file is today; None where that cannot be told, which the engine will say."""
     try:
         info = json.loads((next(folder.glob("seed-*/run.json"), folder / "run.json")).read_text(encoding="utf-8"))

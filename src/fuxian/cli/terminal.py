@@ -75,6 +75,11 @@ class Terminal:
                 self.console.print(content)
             self.console.print("\n".join(line.rstrip() for line in printed.get().splitlines()), soft_wrap=True)
 
+    def write(self, piece: str) -> None:
+        """A piece of running text, at once and as it is."""
+        self.console.file.write(piece)
+        self.console.file.flush()
+
     def json(self, content: Mapping[str, Any]) -> None:
         if not FOLLOWS:
             print(json.dumps(_jsonable(content), indent=1, allow_nan=False))  # ASCII: right in every encoding

@@ -9,6 +9,7 @@ import io
 import pickle
 import warnings
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from fuxian.contract import Batch, Splits
+from fuxian.data import own
 from fuxian.data.sources import digest, hashes, read
 from fuxian.errors import DataMissing, WrongInput
 
@@ -69,36 +71,53 @@ class NodeSplit:
 
 
 class CitationGraph(Splits):
-    """A graph of `nodes`, undirected `edges` without self-loops, `features` for each node and `classes`."""
+    """A graph of `nodes`, undirected `edges` without self-loops, `features` for each node, and `classes` with `names`."""
 
     def __init__(
         self,
         features: Tensor,
         edges: Tensor,
         label: Tensor,
-        splits: tuple[Tensor, Tensor, Tensor],
+        splits: tuple[Tensor, ...],
         *,
         name: str,
+        names: Sequence[str] = (),
         hashes: dict[str, str] | None = None,
     ) -> None:
+        """`splits`: the nodes of train, val and test; an empty one is none."""
         graph = dict(features=features, adjacency=normalized(edges, len(label)))
-        super().__init__(*(NodeSplit(graph, label, index) for index in splits), name=name, hashes=hashes)
+        train, *rest = (NodeSplit(graph, label, index) for index in splits)
+        super().__init__(train, *(split if len(split) else None for split in rest), name=name, hashes=hashes)
         self.nodes, self.features = features.shape
         self.classes = int(label.max()) + 1
+        self.names = tuple(names) or tuple(f"class {c + 1}" for c in range(self.classes))
         self.edges = int((edges[0] < edges[1]).sum())
+
+    def read(self, words: Sequence[str]) -> Nodes:
+        """Nodes by their numbers, from 0."""
+        for word in words:
+            if not word.isdecimal() or int(word) >= self.nodes:
+                raise WrongInput(f"{word} is no node of {self.name}; its nodes are 0 to {self.nodes - 1:,}")
+        train: Any = self.train
+        some = NodeSplit(train.graph, torch.full_like(train.label, UNSEEN), torch.tensor([int(word) for word in words]))
+        return some.batch(torch.arange(len(words)))
 
 
 def citation_graph(name: str | Path) -> CitationGraph:
-    """Cora, Citeseer or Pubmed with the fixed Planetoid split, or Zachary's karate club (`karate`, no download).
+    """Cora, Citeseer or Pubmed with the fixed Planetoid split, Zachary's karate club (`karate`, no download), or one's own.
 
     Planetoid: 20 nodes of each class to train on, 500 to validate, 1,000 to test. Protocol: tkipf/gcn @ 39a4089,
     utils.py. Citeseer's 15 nodes that no file describes are isolated, have no features and are in no split.
-    Raises WrongInput for another name, DataMissing when the files cannot be had.
+    A path: `own_graph`. Raises WrongInput for another name, DataMissing when the files cannot be had.
     """
+    if isinstance(name, Path):
+        return own_graph(name)
     if name == "karate":
         return _karate()
-    if not isinstance(name, str) or name not in ("cora", "citeseer", "pubmed"):
-        raise WrongInput(f"there is no citation graph named {str(name)!r}", do="one of cora, citeseer, pubmed, karate")
+    if name not in ("cora", "citeseer", "pubmed"):
+        raise WrongInput(
+            f"there is no citation graph named {name!r}", do="one of cora, citeseer, pubmed, karate, or a path"
+        )
     content = {file.removeprefix(f"ind.{name}."): data for file, data in read(name).items()}
     part = {key: _unpickle(data, f"ind.{name}.{key}") for key, data in content.items() if key != "test.index"}
     given = torch.tensor([int(line) for line in content["test.index"].split()])  # node of each row of tx and ty
@@ -146,6 +165,72 @@ def _karate() -> CitationGraph:
         name="karate",
         hashes={"karate": digest(repr((sorted(club.edges), label.tolist())).encode())},
     )
+
+
+def own_graph(path: Path) -> CitationGraph:
+    """A graph of one's own: a `.npz` of `features` (N, F), `edges` (2, E) or `adjacency` (N, N), and `label` (N,).
+
+    Edges have no direction and no weight. A node whose label is below 0 has none, and is in no split. The others are split
+    80/10/10 by their numbers, or as masks `train`, `val`, `test` say. Features that are nowhere negative are divided by
+    their sum in each row, as the published graphs' are; others are standardized by mean and deviation of the training
+    nodes. Raises DataMissing and WrongInput.
+    """
+    own.kind(path, ".npz")
+    arrays, where = own.Arrays(path), own.shown(path)
+    x = arrays.numbers("features", "x").astype(np.float64)
+    if x.ndim != 2 or not x.size:
+        raise DataMissing(f"{where}, features: the shape is {x.shape}; it must be (nodes, features)")
+    nodes = len(x)
+    values = arrays.label("label", "y", count=nodes)
+    known = np.flatnonzero(values >= 0) if values.dtype.kind in "iu" else np.arange(nodes)
+    names, numbers = own.classes(list(values[known]), f"{where}, label")
+    label = torch.full((nodes,), UNSEEN)
+    label[torch.from_numpy(known)] = torch.tensor(numbers)
+
+    edges = _own_edges(arrays, nodes)
+    part = arrays.parts(nodes)
+    if any(part):
+        splits = own.given(part, [str(node).encode() for node in range(nodes)])
+        without = [node for node in torch.cat(splits).tolist() if label[node] == UNSEEN]
+        if without:
+            raise DataMissing(f"{where}: node {without[0]} is in {part[without[0]]}, and has no label")
+    else:
+        of_known = own.split([str(node).encode() for node in known], numbers, where)
+        splits = tuple(torch.from_numpy(known)[rows] for rows in of_known)
+    splits = tuple(rows.sort().values for rows in splits)
+    if lacking := set(range(len(names))) - set(label[splits[0]].tolist()):
+        raise DataMissing(f"{where}: the class {names[min(lacking)]} has no node in train")
+
+    if x.min() >= 0:
+        total = x.sum(1, keepdims=True)
+        x = np.divide(x, total, out=np.zeros_like(x), where=total > 0)
+    else:
+        fitted = x[splits[0].numpy()]
+        std = fitted.std(0)
+        x = (x - fitted.mean(0)) / np.where(std == 0, 1, std)
+    row, column = np.nonzero(x)
+    features = _csr(torch.from_numpy(row), torch.from_numpy(column), torch.from_numpy(x[row, column]), x.shape)
+    return CitationGraph(
+        features, edges, label, splits, name=path.name, names=names, hashes=own.recorded(path, arrays.sha256)
+    )
+
+
+def _own_edges(arrays: own.Arrays, nodes: int) -> Tensor:
+    """Both directions of each edge (2, E), from a list of pairs or a matrix; self-loops are left out."""
+    if "adjacency" in arrays and "edges" not in arrays:
+        matrix = arrays.numbers("adjacency")
+        if matrix.shape != (nodes, nodes):
+            raise DataMissing(f"{arrays.where}, adjacency: its shape is {matrix.shape}, and there are {nodes:,} nodes")
+        pairs = np.stack(np.nonzero(matrix))
+    else:
+        pairs = arrays.numbers("edges", "adjacency")
+        if pairs.ndim != 2 or pairs.shape[0] != 2 or pairs.dtype.kind not in "iu":
+            raise DataMissing(f"{arrays.where}, edges: {pairs.dtype} {pairs.shape}; it must be whole numbers (2, edges)")
+        outside = pairs[(pairs < 0) | (pairs >= nodes)]
+        if outside.size:
+            raise DataMissing(f"{arrays.where}, edges: there is no node {outside[0]}; they are 0 to {nodes - 1:,}")
+    pairs = torch.from_numpy(pairs.astype(np.int64))
+    return _undirected(pairs[:, pairs[0] != pairs[1]])
 
 
 # ── sparse matrices ─────────────────────────────────────────────────────────────────────────────────────────────────

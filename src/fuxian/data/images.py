@@ -334,7 +334,7 @@ def own_images(
     of = torch.tensor(label)
     splits = [ImageSplit(image[rows], of[rows], mean, std, channels_last=channels_last) for rows in parts]
     val, test = (split if len(split) else None for split in splits[1:])
-    return ImageSplits(splits[0], val, test, name=path.name, names=names, hashes={path.name: sha256})
+    return ImageSplits(splits[0], val, test, name=path.name, names=names, hashes=own.recorded(path, sha256))
 
 
 def _decoded(files: Sequence[own.PictureFile], keys: list[bytes]) -> Iterator[np.ndarray]:

@@ -29,23 +29,42 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from fuxian.errors import DataMissing, WrongInput
+from fuxian.errors import DataMissing, RunUnusable, WrongInput
 from fuxian.numbers import plural
 
 note = logging.getLogger("fuxian.data").info
 
 PARTS = ("train", "val", "test")
-_TARGET: ContextVar[str] = ContextVar("target", default="")
+
+
+@dataclass
+class _Reading:
+    target: str
+    known: dict[str, str]  # SHA-256 by path
+
+
+_reading: ContextVar[_Reading] = ContextVar("reading")
 
 
 @contextmanager
-def aiming(target: str | None) -> Iterator[None]:
-    """While a recipe runs: which column of a `.csv` is to be predicted (`--target`)."""
-    token = _TARGET.set(target or "")
+def reading(target: str | None, known: dict[str, str]) -> Iterator[None]:
+    """While a recipe runs. `target` is the column of a `.csv` that is to be predicted (`--target`).
+
+    `known` receives the SHA-256 of whatever is read, by path; what is there already, from before a resume, must not change.
+    """
+    token = _reading.set(_Reading(target or "", known))
     try:
         yield
     finally:
-        _TARGET.reset(token)
+        _reading.reset(token)
+
+
+def recorded(path: Path, sha256: str) -> dict[str, str]:
+    """The hashes of data for its record. Raises RunUnusable where this run has read something else from here before."""
+    known = _reading.get(_Reading("", {})).known
+    if known.setdefault(str(path), sha256) != sha256:
+        raise RunUnusable(f"{shown(path)} has changed since this run began", do="put it back as it was, or start a new run")
+    return {path.name: sha256}
 
 
 def shown(path: Path) -> str:
@@ -356,7 +375,7 @@ class Sheet:
 
     def target(self) -> str:
         """The column that `--target` names; "" where it is not given."""
-        name = _TARGET.get()
+        name = _reading.get(_Reading("", {})).target
         if name and name not in self.columns:
             raise WrongInput(f"--target {name}: {shown(self.path)} has no such column; it has {', '.join(self.columns)}")
         return name

@@ -1,24 +1,31 @@
-"""Tables: rows of numbers with a class each."""
+"""Tables: rows of numbers, with a class each where it is known."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from sklearn.datasets import load_iris
 from torch import Tensor
 from typing_extensions import Self
 
 from fuxian.contract import Batch, Splits
+from fuxian.data import own
 from fuxian.data.sources import digest
+from fuxian.errors import DataMissing, WrongInput
+
+UNKNOWN = -1  # the label of a row whose class nobody has told
 
 
 @dataclass(frozen=True)
 class Rows(Batch):
     x: Tensor  # (batch, features) float32 or float64
-    label: Tensor  # (batch,) int64
+    label: Tensor  # (batch,) int64, or UNKNOWN
 
 
 class Table:
@@ -44,14 +51,47 @@ class Table:
 
 
 class TableSplits(Splits):
-    """Rows of `features` numbers (named `columns`) in `classes` classes (named `names`)."""
+    """Rows of `features` numbers (named `columns`) in `classes` classes (named `names`; none where they are not known).
+
+    What a model sees of a number is (number - mean) / std of its column.
+    """
 
     def __init__(
-        self, train: Table, *, name: str, columns: Sequence[str], names: Sequence[str], hashes: dict[str, str]
+        self,
+        train: Table,
+        val: Table | None = None,
+        test: Table | None = None,
+        *,
+        name: str,
+        columns: Sequence[str],
+        names: Sequence[str],
+        hashes: dict[str, str],
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(train, name=name, hashes=hashes)
+        super().__init__(train, val, test, name=name, hashes=hashes)
         self.columns, self.names = tuple(columns), tuple(names)
         self.features, self.classes = len(self.columns), len(self.names)
+        self.mean = tuple(mean or [0.0] * self.features)
+        self.std = tuple(std or [1.0] * self.features)
+
+    def read(self, words: Sequence[str]) -> Rows:
+        """Rows as numbers with commas between, or all rows of a `.csv` that has the same columns."""
+        rows: list[np.ndarray] = []
+        for word in words:
+            if word.endswith(".csv"):
+                sheet = own.sheet(Path(word))
+                if lacking := [column for column in self.columns if column not in sheet.columns]:
+                    raise WrongInput(f"{word} has no column {lacking[0]}; {self.name} has {', '.join(self.columns)}")
+                rows.extend(sheet.numbers(self.columns))
+                continue
+            cells = [own.as_number(cell) for cell in word.split(",")]
+            if len(cells) != self.features or not np.isfinite([np.nan if c is None else c for c in cells]).all():
+                raise WrongInput(f"{word!r} is not {self.features} numbers with commas between: {', '.join(self.columns)}")
+            rows.append(np.array(cells, dtype=np.float64))
+        x = (np.stack(rows) - np.array(self.mean)) / np.array(self.std)
+        train: Any = self.train
+        return Rows(torch.from_numpy(x).to(train.x.dtype), torch.full((len(rows),), UNKNOWN))
 
 
 def iris(dtype: torch.dtype = torch.float64) -> TableSplits:
@@ -67,4 +107,69 @@ def iris(dtype: torch.dtype = torch.float64) -> TableSplits:
         columns=data.feature_names,
         names=[str(name) for name in data.target_names],
         hashes={"iris": digest(data.data.tobytes(), data.target.tobytes())},
+    )
+
+
+def table(name: str | Path, *, dtype: torch.dtype = torch.float64, whole: bool = False) -> TableSplits:
+    """Rows by name: iris; or one's own (`own_table`) by its path."""
+    if isinstance(name, Path):
+        return own_table(name, dtype=dtype, whole=whole)
+    if name != "iris":
+        raise WrongInput(f"there is no table named {name!r}", do="iris, or a path")
+    return iris(dtype)
+
+
+def own_table(path: Path, *, dtype: torch.dtype = torch.float64, whole: bool = False) -> TableSplits:
+    """Rows of one's own: a `.csv` of numbers with a column of classes, named by `--target`; or a `.npz` of `x` and `label`.
+
+    Split 80/10/10 by the numbers, so that equal rows are together. With `whole` all is `train`, and classes need not be
+    known: for a method that is judged by its fit. Every column is standardized by mean and deviation of the training rows.
+    Raises DataMissing and WrongInput.
+    """
+    where = own.shown(path)
+    words: Sequence[Any] | None = None
+    parts: list[str] = []
+    if own.kind(path, ".csv", ".npz") == ".csv":
+        sheet = own.sheet(path)
+        if not (target := sheet.target()) and not whole:
+            raise sheet.ask_for_target()
+        columns = [column for column in sheet.columns if column != target]
+        if not columns:
+            raise DataMissing(f"{where} has no column beside {target}")
+        x, sha256 = sheet.numbers(columns), sheet.sha256
+        if target:
+            where, words = f"{where}, column {target}", sheet.cells(target)
+    else:
+        arrays = own.Arrays(path)
+        x, sha256 = arrays.numbers("x", "features").astype(np.float64), arrays.sha256
+        if x.ndim != 2 or not x.size:
+            raise DataMissing(f"{where}: its rows have the shape {x.shape}; it must be (rows, numbers in each)")
+        columns = [f"x{i + 1}" for i in range(x.shape[1])]
+        if not whole or "label" in arrays or "y" in arrays:
+            words, parts = list(arrays.label("label", "y", count=len(x))), arrays.parts(len(x))
+    names, label = own.classes(words, where) if words is not None else ((), [UNKNOWN] * len(x))
+    keys = [hashlib.sha256((row + 0.0).tobytes()).digest() for row in x]  # -0 is 0
+    if whole:
+        rows = (torch.arange(len(x)), torch.tensor([]), torch.tensor([]))
+    elif any(parts):
+        rows = own.given(parts, keys)
+        own.warn_of_leaks(rows, keys, [f"row {i}" for i in range(len(x))], where)
+    else:
+        rows = own.split(keys, label, where)
+    fitted = x[rows[0].numpy()]
+    mean, std = fitted.mean(0), fitted.std(0)
+    std[std == 0] = 1  # a column that is the same in every row
+    standard, of = torch.from_numpy((x - mean) / std).to(dtype), torch.tensor(label)
+    train, val, test = (Table(standard[part], of[part]) if len(part) else None for part in rows)
+    assert train is not None
+    return TableSplits(
+        train,
+        val,
+        test,
+        name=path.name,
+        columns=columns,
+        names=names,
+        hashes=own.recorded(path, sha256),
+        mean=mean.tolist(),
+        std=std.tolist(),
     )

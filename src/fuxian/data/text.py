@@ -186,7 +186,7 @@ def own_corpus(path: Path) -> Corpus:
         raise DataMissing(f"{where} has {len(lines):,} lines of text; a line is the least that can be split off")
     parts = own.split(["".join(passage).encode() for passage in passages], [0] * len(passages), where)
     train, val, test = ([line for i in sorted(part.tolist()) for line in passages[i]] for part in parts)
-    return Corpus(train, val, test, path.name, {path.name: sha256})
+    return Corpus(train, val, test, path.name, own.recorded(path, sha256))
 
 
 def own_sentences(path: Path) -> Labelled:
@@ -210,7 +210,7 @@ def own_sentences(path: Path) -> Labelled:
     names, label = own.classes(sheet.cells(target), f"{where}, column {target}")
     parts = own.split([" ".join(text.lower().split()).encode() for text in texts], label, where)
     rows = ([(texts[i], label[i]) for i in part.tolist()] for part in parts)
-    return Labelled(*rows, name=path.name, names=names, hashes={path.name: sheet.sha256})
+    return Labelled(*rows, name=path.name, names=names, hashes=own.recorded(path, sheet.sha256))
 
 
 # ── encoding ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -359,6 +359,7 @@ class SentenceSplit:
         self.length = torch.tensor([len(row) for row in tokens])
         if not len(tokens) or int(self.length.min()) < 1:
             raise WrongInput("a sentence without tokens cannot be classified")
+        self.pad = pad
         self.token = torch.full((len(tokens), int(self.length.max())), pad)
         self.token[torch.arange(self.token.shape[1]) < self.length[:, None]] = torch.tensor(
             [token for row in tokens for token in row]
@@ -395,9 +396,22 @@ class TextSplits(Splits):
         vocabulary: int,
         classes: int = 0,
         hashes: dict[str, str] | None = None,
+        encode: Callable[[Sequence[str]], list[list[int]]] | None = None,
     ) -> None:
+        """`encode` makes tokens of sentences as the splits' were made."""
         super().__init__(train, val, test, name=name, hashes=hashes)
         self.vocabulary, self.classes = vocabulary, classes
+        self.encode = encode
+
+    def read(self, words: Sequence[str]) -> Batch:
+        """Sentences, each a word here; the label is 0."""
+        if self.encode is None:
+            raise WrongInput(f"{self.name} is running text; there is nothing to predict of a sentence")
+        for word in words:
+            if not word.strip():
+                raise WrongInput("a sentence is empty")
+        split: Any = self.train
+        return SentenceSplit(self.encode(words), [0] * len(words), split.pad).batch(torch.arange(len(words)))
 
 
 class CharacterSplits(TextSplits):
@@ -413,7 +427,7 @@ class CharacterSplits(TextSplits):
         )  # fmt: skip
         self.characters, self.length = characters, length
 
-    def read(self, words: Sequence[str]) -> Windows:
+    def read(self, words: Sequence[str]) -> Batch:
         """The words, one blank between them, as one row of at most the last `length` characters, without targets."""
         token = self.characters.encode(" ".join(words))[None, -self.length :].long()
         if not token.numel():
@@ -441,28 +455,40 @@ def windows(corpus: Corpus, tokenizer: Tokenizer, length: int, start: str) -> Te
 
 
 def sentences(
-    labelled: Labelled, tokenizer: Tokenizer, *, longest: int, start: str = "", end: str = "", pad: str = ""
+    labelled: Labelled,
+    tokenizer: Tokenizer,
+    *,
+    longest: int,
+    start: str = "",
+    end: str = "",
+    pad: str = "",
+    prepare: Callable[[str], str] = str,
 ) -> TextSplits:
     """Splits of `Sentences`: `start`, the tokens, `end` (special tokens; "" for none), cut to at most `longest` in all.
 
-    The cut is at the end of the sentence's own tokens. `pad` defaults to `end`.
+    The cut is at the end of the sentence's own tokens. `pad` defaults to `end`; `prepare` is done to each sentence first.
     """
     before = [_id(tokenizer, start)] if start else []
     after = [_id(tokenizer, end)] if end else []
     room = longest - len(before) - len(after)
     if room < 1:
         raise WrongInput(f"longest={longest} leaves no room for a sentence beside its special tokens")
-    parts = []
-    for rows in (labelled.train, labelled.val, labelled.test):
-        encoded = tokenizer.encode_batch_fast([sentence for sentence, _ in rows])
-        tokens = [before + row.ids[:room] + after for row in encoded]
-        parts.append(SentenceSplit(tokens, [label for _, label in rows], _id(tokenizer, pad or end) if pad or end else 0))
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        return [before + row.ids[:room] + after for row in tokenizer.encode_batch_fast([prepare(text) for text in texts])]
+
+    padding = _id(tokenizer, pad or end) if pad or end else 0
+    parts = [
+        SentenceSplit(encode([sentence for sentence, _ in rows]), [label for _, label in rows], padding)
+        for rows in (labelled.train, labelled.val, labelled.test)
+    ]
     return TextSplits(
         *parts,
         name=labelled.name,
         vocabulary=tokenizer.get_vocab_size(),
         classes=len(labelled.names),
         hashes=labelled.hashes,
+        encode=encode,
     )
 
 

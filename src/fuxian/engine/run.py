@@ -23,13 +23,14 @@ import torch
 from torch import nn
 
 from fuxian import catalog
-from fuxian.contract import Objective, Splits, Stage
-from fuxian.engine import judge, loop, state, world
+from fuxian.contract import Objective, Splits, Stage, defines
+from fuxian.data.own import reading
+from fuxian.engine import judge, loop, seeds, state, world
 from fuxian.engine.device import machine, pick_device, versions
 from fuxian.engine.folder import RunFolder, new_folder, runs_folder
 from fuxian.engine.running import Settings
 from fuxian.engine.watch import Watch
-from fuxian.engine.work import recipe_of, restore, work
+from fuxian.engine.work import check_data, recipe_of, restore, work
 from fuxian.errors import Interrupted, RunUnusable, WrongInput
 from fuxian.numbers import plural
 
@@ -60,13 +61,27 @@ class Run:
 
 @dataclass
 class Loaded:
-    """The last stage of a finished run, with the weights that were judged."""
+    """The last stage of a finished run, or another that was asked for, with the weights that were judged."""
 
     model: nn.Module
     objective: Objective
-    data: Splits | None  # None where the stage has none, or makes it on demand
+    data: Splits | None  # None where the stage has none, or makes it on demand: `make_data`
     stages: list[Stage]
     knobs: dict[str, Any]
+    stage: str
+    run: Run
+
+    def make_data(self) -> Splits | None:
+        """The stage's data; made now, as it was for training, where a function makes it."""
+        if self.data is None:
+            names = [stage.name or "train" for stage in self.stages]
+            make = self.stages[names.index(self.stage)].data
+            if callable(make):
+                seeds.seed_all(seeds.stream(self.run.info["seed"], self.stage, "data"))
+                with reading(self.run.info.get("target"), self.run.info.get("own_data", {})):
+                    self.data = make()
+                check_data(self.data, self.stage, self.run.info, self.run.folder)
+        return self.data
 
 
 def run(
@@ -79,6 +94,7 @@ def run(
     precision: str = "float32",
     compile: bool = False,
     name: str | None = None,
+    target: str | None = None,
     watch: Watch | None = None,
     command: str = "",
     origin: str = "python",
@@ -89,7 +105,8 @@ def run(
     """Runs a method (`"gcn"`) or a user's file (`"./mine.py"`) to its end, in a new folder.
 
     `quick` takes the method's offline setting, `limit` at most so many steps a stage (schedules keep the full run's
-    total). Raises FuxianError: wrong knobs, missing data, a loss that is not finite, a signal.
+    total). `target` is the column of a `.csv` of one's own that is to be predicted. Raises FuxianError: wrong knobs,
+    missing data, a loss that is not finite, a signal.
     """
     entry = catalog.find(str(method))
     resolved = entry.resolve(knobs, origin, quick)
@@ -97,6 +114,8 @@ def run(
         raise WrongInput(f"--precision {precision}: it is float32 or bf16")
     if limit is not None and limit < 1:
         raise WrongInput(f"--limit {limit} is out of range; it is 1 or more steps")
+    if target is not None and not any(Path(str(value)).suffix.lower() == ".csv" for value, _ in resolved.values()):
+        raise WrongInput(f"--target {target} names a column, and no knob is the path of a .csv")
     world.join()
     where = pick_device(device)
     recipe_of(entry)  # a file that cannot be used leaves no folder behind
@@ -109,6 +128,8 @@ def run(
         "file": None if entry.module else str(entry.path.resolve()),
         "file_sha256": state.sha256(entry.path),
         "knobs": {knob: {"value": _plain(value), "from": came} for knob, (value, came) in resolved.items()},
+        "target": target,
+        "own_data": {},
         "seed": seed,
         "quick": quick,
         "limit": limit,
@@ -117,7 +138,7 @@ def run(
         "compile": compile,
         "threads": torch.get_num_threads(),
         "processes": world.size(),
-        "command": (command or _in_words(method, knobs, seed, quick, limit)).replace("fuxian", world.launcher(), 1),
+        "command": (command or _in_words(method, knobs, seed, quick, limit, target)).replace("fuxian", world.launcher(), 1),
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "commit": commit,
         "dirty": dirty,
@@ -131,7 +152,8 @@ def run(
         shutil.copyfile(entry.path, folder.path / "method.py")
     folder.write_info(info)
     settings = Settings(seed, where, precision, compile, limit, save_seconds)
-    work(entry, folder, info, {n: value for n, (value, _) in resolved.items()}, settings, watch or Watch())
+    with reading(target, info["own_data"]):
+        work(entry, folder, info, {n: value for n, (value, _) in resolved.items()}, settings, watch or Watch())
     return Run(folder.path)
 
 
@@ -235,12 +257,17 @@ def resume(
     device = pick_device(info["device"] if world.size() == 1 else torch.device(info["device"]).type)
     settings = Settings(info["seed"], device, info["precision"], info["compile"], info["limit"], save_seconds)
     info |= {"status": "running", "stopped": None}
-    work(entry, there, info, _knobs(entry, info), settings, watch)
+    with reading(info.get("target"), info.setdefault("own_data", {})):
+        work(entry, there, info, _knobs(entry, info), settings, watch)
     return [Run(path)]
 
 
-def load(run: Run | Path | str) -> Loaded:
-    """The model of a finished run, with the weights that were judged. Raises WrongInput if it is not finished."""
+def load(run: Run | Path | str, *, able: str | None = None) -> Loaded:
+    """The model of a finished run, with the weights that were judged: of its last stage.
+
+    `able` is `sample` or `predict`: then of the last stage whose objective can do that. Raises WrongInput where none can,
+    or the run is not finished; RunUnusable where its weights are damaged or its data has changed since.
+    """
     run = run if isinstance(run, Run) else Run(run)
     if run.info["status"] != "done":
         raise WrongInput(f"{run.folder} is not finished", do=f"fuxian resume {run.folder}")
@@ -248,16 +275,28 @@ def load(run: Run | Path | str) -> Loaded:
     folder = RunFolder(run.folder)
     device = pick_device(run.info["device"] if torch.cuda.is_available() else "cpu")
     knobs = _knobs(entry, run.info)
+    names: list[str] = []
 
     def play(stage: Stage, name: str) -> judge.Result:
+        names.append(name)
+        check_data(stage.data, name, run.info, run.folder)
         saved, damaged = folder.finished(name)
         if saved is None:
             raise RunUnusable(f"{run.folder}: " + (damaged or [f"stage {name} has no weights"])[0])
         return restore(stage, name, saved, device)
 
-    _, _, stages = loop.drive(recipe_of(entry)(**knobs), run.info["seed"], play)
-    last = stages[-1]
-    return Loaded(last.model, last.objective, last.data if isinstance(last.data, Splits) else None, stages, knobs)
+    with reading(run.info.get("target"), run.info.get("own_data", {})):
+        _, _, stages = loop.drive(recipe_of(entry)(**knobs), run.info["seed"], play)
+    able_ones = [i for i, stage in enumerate(stages) if able is None or defines(stage.objective, able)]
+    if not able_ones:
+        kinds = ", ".join(dict.fromkeys(type(stage.objective).__name__ for stage in stages))
+        raise WrongInput(f"{entry.called} cannot {able}: its objective, {kinds}, does not define {able}")
+    at = able_ones[-1]
+    if at < len(stages) - 1:  # a later stage may have trained the same weights further
+        play(stages[at], names[at])
+    stage = stages[at]
+    data = stage.data if isinstance(stage.data, Splits) else None
+    return Loaded(stage.model, stage.objective, data, stages, knobs, names[at], run)
 
 
 # ── small things ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -282,11 +321,14 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
-def _in_words(method: str | Path, knobs: Mapping[str, Any], seed: int, quick: bool, limit: int | None) -> str:
+def _in_words(
+    method: str | Path, knobs: Mapping[str, Any], seed: int, quick: bool, limit: int | None, target: str | None
+) -> str:
     """The command line that does the same."""
     words = ["fuxian", "run", str(method)] + ["--quick"] * quick
     words += [word for name, value in knobs.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    words += ["--seed", str(seed)] * bool(seed) + (["--limit", str(limit)] if limit is not None else [])
+    words += (["--target", target] if target is not None else []) + ["--seed", str(seed)] * bool(seed)
+    words += ["--limit", str(limit)] if limit is not None else []
     return shlex.join(words)
 
 
@@ -294,7 +336,7 @@ def _of_seeds(entry: catalog.Entry, seeds: Sequence[int], options: Mapping[str, 
     """The command line that does the same with several seeds."""
     knobs = {name: value for name, value in options.items() if name in {knob.name for knob in entry.knobs}}
     count = str(len(seeds)) if list(seeds) == list(range(len(seeds))) else ",".join(map(str, seeds))
-    one = _in_words(entry.called, knobs, 0, options.get("quick", False), options.get("limit"))
+    one = _in_words(entry.called, knobs, 0, options.get("quick", False), options.get("limit"), options.get("target"))
     return f"{one} --seeds {count}"
 
 

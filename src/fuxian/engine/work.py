@@ -6,20 +6,21 @@ import errno
 import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import torch
 
 from fuxian import catalog
-from fuxian.contract import Stage
+from fuxian.contract import Splits, Stage
 from fuxian.engine import judge, loop, state, world
 from fuxian.engine.device import peak_memory
 from fuxian.engine.folder import RunFolder
 from fuxian.engine.running import Running, Settings
 from fuxian.engine.signals import CODES, Signals, Stopped
 from fuxian.engine.watch import Watch
-from fuxian.errors import DataMissing, FuxianError, Interrupted, NotFinite, OutOfRoom
+from fuxian.errors import DataMissing, FuxianError, Interrupted, NotFinite, OutOfRoom, RunUnusable
 
 
 def work(
@@ -36,6 +37,7 @@ def work(
         def play(stage: Stage, name: str) -> judge.Result:
             nonlocal log_ends
             played.append(name)
+            check_data(stage.data, name, info, folder.path)
             saved, damaged = folder.finished(name)
             if saved is None:
                 for message in damaged:
@@ -66,6 +68,7 @@ def work(
 def train_stage(running: Running, info: dict[str, Any], log_began: int, signals: Signals, watch: Watch) -> dict[str, Any]:
     """Trains, judges and draws a stage, and writes what it came to."""
     folder, name = running.folder, running.name
+    check_data(running.data, name, info, folder.path)
     saved, damaged = folder.newest(name)
     for message in damaged:
         instead = f"step {saved['step']:,}" if saved else "the stage's beginning"
@@ -113,6 +116,19 @@ def train_stage(running: Running, info: dict[str, Any], log_began: int, signals:
     folder.write_info(info)  # first: a stage that is finished is not looked at again
     folder.finish(name, tree)
     return tree
+
+
+def check_data(data: Any, stage: str, info: Mapping[str, Any], folder: Path) -> None:
+    """Raises RunUnusable where the data of a stage is not what it was when the stage began. Data not yet made passes."""
+    began = next((record.get("hashes") for record in info["stages"] if record["name"] == stage), None)
+    if not isinstance(data, Splits) or began is None or began == data.hashes:
+        return
+    changed = [name for name in {**began, **data.hashes} if began.get(name) != data.hashes.get(name)]
+    raise RunUnusable(
+        f"the data of stage {stage} has changed since this run began: {changed[0]}",
+        where=str(folder),
+        do="put the data back as it was, or start a new run",
+    )
 
 
 def _judged_split(running: Running) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -33,6 +33,9 @@ class Classification(Objective):
         yield "accuracy", right.float()
         yield "error", (~right).float()
 
+    def predict(self, model: Any, batch: Any) -> list[dict[str, Any]]:
+        return ranked(model(*self.inputs(batch)).softmax(1), self.names)
+
     def pictures(self, model: Any, split: Any) -> dict[str, Any]:
         """The confusion matrix, and the first examples that the model gets wrong."""
         true, predicted, wrong = [], [], []
@@ -58,3 +61,13 @@ class Classification(Objective):
                 columns=6,
             )
         return drawn
+
+
+def ranked(probability: Tensor, names: Sequence[str], most: int = 3) -> list[dict[str, Any]]:
+    """What `predict` says of probabilities (examples, classes): the likeliest class, and what comes then."""
+    best = probability.topk(min(most, len(names)))
+    rows = []
+    for values, indices in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+        (name, first), *others = zip((names[i] for i in indices), values, strict=True)
+        rows.append({"class": name, "probability": first, "then": dict(others)})
+    return rows

@@ -7,6 +7,7 @@ Departs  a fixed number of steps in place of a test for convergence; a cluster w
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from fuxian import figures
 from fuxian.contract import Objective, Stage
-from fuxian.data.tabular import Rows, iris
+from fuxian.data.tabular import Rows, table
+from fuxian.errors import WrongInput
 from fuxian.evaluation import batches
 from fuxian.facts import Claim, Paper, Within
 from fuxian.metrics.clustering import AdjustedRandIndex, Total
@@ -64,7 +66,13 @@ class KMeans(nn.Module):
 
 
 class Lloyd(Objective):
-    """The sum of squared distances to the nearest centre, made smaller by two averages in turn."""
+    """The sum of squared distances to the nearest centre, made smaller by two averages in turn.
+
+    `names` are the known classes, which the clusters are only compared with; there may be none.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
 
     def inputs(self, batch: Rows) -> tuple[Tensor, ...]:
         return (batch.x,)
@@ -79,11 +87,19 @@ class Lloyd(Objective):
         return {"inertia": model.inertia_S.min()}
 
     def metrics(self, model: KMeans) -> dict[str, Any]:
-        return {"inertia": Total(), "ari": AdjustedRandIndex()}
+        return {"inertia": Total()} | ({"ari": AdjustedRandIndex()} if self.names else {})
 
     def evaluate(self, model: KMeans, batch: Rows) -> Iterator[tuple[Any, ...]]:
         yield "inertia", model.distances(batch.x).min(1).values
-        yield "ari", batch.label, model(batch.x)
+        if self.names:
+            yield "ari", batch.label, model(batch.x)
+
+    def predict(self, model: KMeans, batch: Rows) -> list[dict[str, Any]]:
+        nearest_N = model.distances(batch.x).min(1)
+        return [
+            {"cluster": k + 1, "distance": square**0.5}
+            for square, k in zip(*(column.tolist() for column in nearest_N), strict=True)
+        ]
 
     def pictures(self, model: Any, split: Any) -> dict[str, Any]:
         """The clusters and the known classes in the first two principal components."""
@@ -91,20 +107,21 @@ class Lloyd(Objective):
         _, _, axes_FF = torch.linalg.svd(batch.x - batch.x.mean(0), full_matrices=False)
         plane_N2 = (batch.x - batch.x.mean(0)) @ axes_FF[:2].T
         clusters = [f"cluster {k + 1}" for k in range(model.centre_SKF.shape[1])]
-        classes = [f"class {c + 1}" for c in range(int(batch.label.max()) + 1)]
-        return {
-            "clusters": figures.scatter(plane_N2, model(batch.x), clusters),
-            "classes": figures.scatter(plane_N2, batch.label, classes),
-        }
+        drawn = {"clusters": figures.scatter(plane_N2, model(batch.x), clusters)}
+        if self.names:
+            drawn["classes"] = figures.scatter(plane_N2, batch.label, self.names)
+        return drawn
 
 
 def recipe(
-    data: Literal["iris"] = "iris",                   # points in a plane or a space, without their classes
+    data: Literal["iris"] | Path = "iris",            # points in a plane or a space, without their classes
     clusters: Annotated[int, Within(1)] = 3,          # K
     starts: Annotated[int, Within(1)] = 10,           # the best of so many is kept; one in two ends in the lesser optimum
     steps: Annotated[int, Within(1)] = 100,           # of Lloyd's; iris converges within 20
 ) -> Iterator[Stage]:  # fmt: skip
-    points = iris()
+    points = table(data, whole=True)
     x_NF = points.train.batch(torch.arange(len(points.train))).x
+    if clusters > len(x_NF.unique(dim=0)):
+        raise WrongInput(f"--clusters {clusters}: {points.name} has {len(x_NF.unique(dim=0))} different points")
     model = KMeans(torch.stack([plus_plus(x_NF, clusters) for _ in range(starts)]))
-    yield Stage(model, points, Lloyd(), steps=steps)
+    yield Stage(model, points, Lloyd(points.names), steps=steps)

@@ -7,6 +7,7 @@ Departs  the stopping signal leaves out the L2 term, which theirs adds to the va
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -19,6 +20,7 @@ from fuxian.contract import Objective, Stage
 from fuxian.data.graphs import Nodes, citation_graph, propagate
 from fuxian.evaluation import batches
 from fuxian.facts import Claim, Paper
+from fuxian.objectives.classification import ranked
 from fuxian.optim import adam, worse_than_mean
 
 PAPER = Paper(
@@ -76,7 +78,10 @@ class GCN(nn.Module):
 
 
 class NodeClassification(Objective):
-    """Cross-entropy over the labelled nodes: eq. 10."""
+    """Cross-entropy over the labelled nodes: eq. 10. `names` are the classes."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
 
     def inputs(self, batch: Nodes) -> tuple[Tensor, ...]:
         return batch.features.to_dense(), batch.adjacency.to_dense()
@@ -90,23 +95,25 @@ class NodeClassification(Objective):
         yield "loss", F.cross_entropy(z_NC, label, reduction="none")
         yield "accuracy", (z_NC.argmax(1) == label).float()
 
+    def predict(self, model: nn.Module, batch: Nodes) -> list[dict[str, Any]]:
+        return ranked(model(batch.features, batch.adjacency)[batch.index].softmax(1), self.names)
+
     def pictures(self, model: Any, split: Any) -> dict[str, Any]:
         """The hidden layer by t-SNE (van der Maaten & Hinton 2008), and the confusion matrix."""
         (batch,) = batches(split, None)
         z_NC, label = model(batch.features, batch.adjacency)[batch.index], batch.label[batch.index]
         h_NH = model.hidden(batch.features, batch.adjacency)[batch.index].cpu().numpy()
         plane_N2 = TSNE(perplexity=min(30.0, len(h_NH) / 4), init="pca", random_state=0).fit_transform(h_NH)
-        classes = z_NC.shape[1]
-        names = [f"class {c + 1}" for c in range(classes)]
+        classes = len(self.names)
         counts = torch.bincount(label * classes + z_NC.argmax(1), minlength=classes**2).view(classes, classes)
         return {
-            "hidden": figures.scatter(plane_N2, label.cpu(), names),
-            "confusion": figures.confusion(counts, names),
+            "hidden": figures.scatter(plane_N2, label.cpu(), self.names),
+            "confusion": figures.confusion(counts, self.names),
         }
 
 
 def recipe(
-    data: Literal["cora", "citeseer", "pubmed", "karate"] = "cora",  # citation graph, fixed Planetoid split; sec. 5.1
+    data: Literal["cora", "citeseer", "pubmed", "karate"] | Path = "cora",  # graph, fixed Planetoid split; sec. 5.1
     hidden: int = 16,             # units; sec. 5.2
     dropout: float = 0.5,         # probability, input of both layers; sec. 5.2
     lr: float = 0.01,             # Adam; sec. 5.2
@@ -115,5 +122,5 @@ def recipe(
 ) -> Iterator[Stage]:  # fmt: skip
     graph = citation_graph(data)
     model = GCN(graph.features, hidden, graph.classes, dropout)
-    yield Stage(model, graph, NodeClassification(), adam(lr, decay=[(model.first, weight_decay)]), epochs=epochs,
+    yield Stage(model, graph, NodeClassification(graph.names), adam(lr, decay=[(model.first, weight_decay)]), epochs=epochs,
                 stop=worse_than_mean("loss", of=10))  # fmt: skip  # train.py; no select: the last weights are tested

@@ -12,6 +12,8 @@ Departs  4 layers of 192 units on WikiText-2, for 12 of 768 on BooksCorpus; rate
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -20,23 +22,13 @@ from torch import Tensor, nn
 
 from fuxian import figures
 from fuxian.contract import History, Metric, Objective, Stage
-from fuxian.data.text import (
-    UNCOUNTED,
-    Corpus,
-    Sentences,
-    Windows,
-    bpe,
-    python_topics,
-    sentences,
-    sst2,
-    templated,
-    wikitext2,
-    windows,
-)
+from fuxian.data import text as texts
+from fuxian.data.text import UNCOUNTED, Corpus, Sentences, Windows, bpe, sentences, windows
 from fuxian.errors import WrongInput
 from fuxian.evaluation import batches
 from fuxian.facts import Claim, Paper, Within
 from fuxian.metrics.perplexity import Perplexity
+from fuxian.objectives.classification import ranked
 from fuxian.optim import adamw, cosine
 
 PAPER = Paper("Improving Language Understanding by Generative Pre-Training", "Radford et al.", 2018, venue="OpenAI")
@@ -177,13 +169,28 @@ class NextToken(Objective):
     def metrics(self, model: GPT) -> dict[str, Metric]:
         return {"perplexity": Perplexity()}
 
+    def sample(self, model: GPT, count: int, prompt: str = "") -> Iterator[str]:
+        """Texts that go on from `prompt`, or begin anew, as long as the model can see; a blank line between them."""
+        context, prompt = model.position.num_embeddings, prompt.lower()
+        begun = self.tokenizer.encode(prompt).ids or [self.tokenizer.token_to_id(START)]
+        token_BT = torch.tensor([begun], device=model.token.weight.device)
+        for n in range(count):
+            yield ("\n\n" if n else "") + prompt
+            drawn, shown = [], ""
+            for token_11 in islice(continued(model, token_BT), context):
+                drawn.append(int(token_11))
+                text = self.tokenizer.decode(drawn)
+                if not text.endswith("\ufffd"):  # else a character of several bytes is not yet whole
+                    yield text[len(shown) :]
+                    shown = text
+
     def pictures(self, model: GPT, split: Any) -> dict[str, Any]:
         """How the model goes on from the first tokens of four windows, spread over the split."""
         rows = min(4, len(split))
         place = torch.arange(rows, device=getattr(split, "device", None)) * len(split) // rows
         context = model.position.num_embeddings
         token_BT = split.batch(place).token[:, : context // 8].to(model.token.weight.device)
-        written = sample(model, token_BT, context // 2 - token_BT.shape[1])
+        written = torch.cat(list(islice(continued(model, token_BT), context // 2 - token_BT.shape[1])), 1)
         prompts, texts = (self.tokenizer.decode_batch(rows.tolist()) for rows in (token_BT, written))
         named = {
             f"{n}. {line(prompt)} …": line(text) for n, (prompt, text) in enumerate(zip(prompts, texts, strict=True), 1)
@@ -196,13 +203,13 @@ def line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-def sample(model: GPT, token_BT: Tensor, length: int, temperature: float = 0.8) -> Tensor:
-    """`length` tokens (B, length) that go on from `token_BT`, each drawn from the softmax of logits / temperature."""
-    first = token_BT.shape[1]
-    for _ in range(length):
-        logits_BV = model(token_BT[:, -model.position.num_embeddings :])[:, -1] / temperature
-        token_BT = torch.cat([token_BT, torch.multinomial(logits_BV.softmax(1), 1)], dim=1)
-    return token_BT[:, first:]
+def continued(model: GPT, token_BT: Tensor, temperature: float = 0.8) -> Iterator[Tensor]:
+    """Tokens (B, 1) that go on from `token_BT`, without end, each drawn from the softmax of logits / temperature."""
+    while True:
+        token_BT = token_BT[:, -model.position.num_embeddings :]
+        drawn_B1 = torch.multinomial((model(token_BT)[:, -1] / temperature).softmax(1), 1)
+        yield drawn_B1
+        token_BT = torch.cat([token_BT, drawn_B1], dim=1)
 
 
 class FineTune(Objective):
@@ -227,6 +234,9 @@ class FineTune(Objective):
         logits = model(batch.token, batch.length)
         yield "loss", F.cross_entropy(logits, batch.label, reduction="none")
         yield "accuracy", (logits.argmax(1) == batch.label).float()
+
+    def predict(self, model: Classifier, batch: Sentences) -> list[dict[str, Any]]:
+        return ranked(model(batch.token, batch.length).softmax(1), self.names)
 
     def pictures(self, model: Classifier, split: Any) -> dict[str, Any]:
         """The confusion matrix, and the sentences that the model is most wrong about."""
@@ -266,8 +276,8 @@ def lower(corpus: Corpus) -> Corpus:
 
 
 def recipe(
-    data: Literal["sst2", "templated"] = "sst2",                            # sentences to classify; sec. 4.2
-    corpus: Literal["wikitext-2", "python-topics"] = "wikitext-2",          # text to pre-train on; the paper: BooksCorpus
+    data: Literal["sst2", "templated"] | Path = "sst2",                     # sentences to classify; sec. 4.2
+    corpus: Literal["wikitext-2", "python-topics"] | Path = "wikitext-2",   # text to pre-train on; the paper: BooksCorpus
     vocabulary: Annotated[int, Within(258)] = 4000,  # tokens of the byte-pair encoding; the paper: 40,000 merges
     context: Annotated[int, Within(16)] = 128,       # tokens that the model sees; the paper: 512
     depth: int = 4,               # blocks; the paper: 12
@@ -284,15 +294,15 @@ def recipe(
     lr: float = 5e-4,             # of fine-tuning, highest; the paper: 6.25e-5
     lm_weight: Annotated[float, Within(0)] = 0.5,    # λ of eq. 5; sec. 4.1
 ) -> Iterator[Stage]:  # fmt: skip
-    text = lower(wikitext2() if corpus == "wikitext-2" else python_topics())
+    text = lower(texts.corpus(corpus))
     tokenizer = bpe(text.train, vocabulary, SPECIALS)
     gpt = GPT(tokenizer.get_vocab_size(), context, depth, width, heads, dropout)
     yield Stage(gpt, lambda: windows(text, tokenizer, context, START), NextToken(tokenizer),
                 adamw(pretrain_lr, decay=[(matrices(gpt), weight_decay)], clip=1.0, schedule=cosine(pretrain_warmup)),
                 steps=pretrain_steps, batch=pretrain_batch, name="pretrain")  # fmt: skip
 
-    labelled = sst2() if data == "sst2" else templated()
-    split = sentences(labelled, tokenizer, longest=context, start=START, end=EXTRACT)
+    labelled = texts.labelled(data)
+    split = sentences(labelled, tokenizer, longest=context, start=START, end=EXTRACT, prepare=str.lower)
     classifier = Classifier(gpt, split.classes)
     yield Stage(classifier, split, FineTune(labelled.names, tokenizer, lm_weight),
                 adamw(lr, decay=[(matrices(classifier), weight_decay)], clip=1.0, schedule=warmup_linear),
