@@ -21,6 +21,7 @@ COMMANDS = {  # name: (module, function, one line of help)
     "resume": ("runs", "resume", "go on with a run that was stopped"),
     "report": ("runs", "report", "write the page of a run anew"),
     "table": ("table", "table", "what runs measured, as a table for a paper"),
+    "data": ("data", "data", "published data sets: list, get and check them"),
     "verify": ("verify", "verify", "a method's published numbers beside ours, over their seeds"),
     "new": ("new", "new", "a file of your own that starts as one of the methods"),
     "doctor": ("doctor", "doctor", "what is wrong here, and what to do"),
