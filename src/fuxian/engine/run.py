@@ -28,6 +28,8 @@ from fuxian.engine import judge, loop, state, world
 from fuxian.engine.device import machine, pick_device, versions
 from fuxian.engine.folder import RunFolder, new_folder, runs_folder
 from fuxian.engine.running import Settings
+from fuxian.engine.track import check as check_track
+from fuxian.engine.track import tracked
 from fuxian.engine.watch import Watch
 from fuxian.engine.work import recipe_of, restore, work
 from fuxian.errors import Interrupted, RunUnusable, WrongInput
@@ -78,6 +80,7 @@ def run(
     device: str | None = None,
     precision: str = "float32",
     compile: bool = False,
+    track: str | None = None,
     name: str | None = None,
     watch: Watch | None = None,
     command: str = "",
@@ -89,7 +92,8 @@ def run(
     """Runs a method (`"gcn"`) or a user's file (`"./mine.py"`) to its end, in a new folder.
 
     `quick` takes the method's offline setting, `limit` at most so many steps a stage (schedules keep the full run's
-    total). Raises FuxianError: wrong knobs, missing data, a loss that is not finite, a signal.
+    total). `track="tensorboard"` shows it there too. Raises FuxianError: wrong knobs, missing data, a loss that is not
+    finite, a signal.
     """
     entry = catalog.find(str(method))
     resolved = entry.resolve(knobs, origin, quick)
@@ -97,6 +101,7 @@ def run(
         raise WrongInput(f"--precision {precision}: it is float32 or bf16")
     if limit is not None and limit < 1:
         raise WrongInput(f"--limit {limit} is out of range; it is 1 or more steps")
+    check_track(track)
     world.join()
     where = pick_device(device)
     recipe_of(entry)  # a file that cannot be used leaves no folder behind
@@ -116,6 +121,7 @@ def run(
         "device": str(where),
         "precision": precision,
         "compile": compile,
+        "track": track,
         "threads": torch.get_num_threads(),
         "processes": world.size(),
         "command": command or _in_words(method, knobs, seed, quick, limit),
@@ -132,7 +138,7 @@ def run(
         shutil.copyfile(entry.path, folder.path / "method.py")
     folder.write_info(info)
     settings = Settings(seed, where, precision, compile, limit, save_seconds)
-    work(entry, folder, info, {n: value for n, (value, _) in resolved.items()}, settings, watch or Watch())
+    work(entry, folder, info, {n: value for n, (value, _) in resolved.items()}, settings, tracked(track, watch or Watch()))
     return Run(folder.path)
 
 
@@ -205,7 +211,7 @@ def resume(
             where=str(path),
             do="put the file back, or start a new run; to go on all the same: fuxian resume --changed-code",
         )
-    watch = watch or Watch()
+    watch = tracked(info.get("track"), watch or Watch())
     if torch.get_num_threads() != info["threads"]:
         torch.set_num_threads(info["threads"])  # sums split over threads round differently
     if versions()["torch"] != info["versions"]["torch"]:
