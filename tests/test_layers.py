@@ -29,7 +29,7 @@ MAY = {
     "metrics": {"contract", "figures", "evaluation"},
     "objectives": {"contract", "figures", "evaluation", "metrics", "optim"},
     "methods": {"contract", "figures", "evaluation", "metrics", "objectives", "layers", "optim", "data"},
-    "engine": {"contract", "optim", "data", "catalog", "evaluation", "figures", ""},
+    "engine": {"contract", "optim", "data", "catalog", "evaluation", "figures", "knobs", ""},
     "proof": {"contract", "optim", "data", "catalog", "evaluation", "figures", "engine", ""},
     "study": {"catalog", "knobs", "engine", "proof", ""},
     "report": {"contract", "optim", "data", "catalog", "knobs", "evaluation", "figures", "engine", "proof", "study", ""},

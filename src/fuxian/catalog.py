@@ -100,10 +100,12 @@ class Entry:
             missing = (error.name or "").partition(".")[0]
             if missing in ("", "fuxian"):
                 raise
-            raise WrongInput(f"{self.name} needs the package {missing}, which is not here", do=_install(missing)) from error
+            raise WrongInput(
+                f"{self.name} needs the package {missing}, which is not here", do=install_command(missing)
+            ) from error
 
 
-def _install(package: str) -> str:
+def install_command(package: str) -> str:
     """The command that installs a package: by the smallest extra that holds it, if one does."""
     from importlib.metadata import PackageNotFoundError, requires
 
@@ -154,7 +156,7 @@ def blame(error: BaseException, path: Path) -> WrongInput | None:
     return WrongInput(
         f"{_shown(path)}, line {last.lineno}{inside}: {type(error).__name__}{': ' if what else ''}{what}",
         where=last.line or "",
-        do=_install(missing.partition(".")[0]) if missing else "",
+        do=install_command(missing.partition(".")[0]) if missing else "",
     )
 
 

@@ -276,7 +276,10 @@ def test_a_run_of_the_engine(fuxian: Fuxian) -> None:
         ("runs/going", "runs/going is not finished: it is running, or was killed\n  do     fuxian resume runs/going"),
         ("runs/a runs/failed", "runs/failed is not finished: it failed (the loss is NaN)"),
         ("runs/s", "runs/s is not finished: it was stopped, 1 of 2 seeds done\n  do     fuxian resume runs/s"),
-        ("runs/compare/one", "runs/compare/one is not finished: its compare is stopped"),
+        (
+            "runs/compare/one",
+            "runs/compare/one is not finished: its comparison is stopped\n  do     fuxian resume runs/compare/one",
+        ),
     ],
 )  # fmt: skip
 def test_refused(fuxian: Fuxian, words: str, message: str) -> None:

@@ -25,6 +25,7 @@ COMMANDS = {  # name: (module, function, one line of help)
     "sample": ("use", "sample", "new text or images, drawn from a run's model"),
     "report": ("runs", "report", "write the page of a run, a comparison or a sweep anew"),
     "table": ("table", "table", "what runs measured, as a table for a paper"),
+    "data": ("data", "data", "published data sets: list, get and check them"),
     "verify": ("verify", "verify", "a method's published numbers beside ours, over their seeds"),
     "new": ("new", "new", "a file of your own that starts as one of the methods"),
     "doctor": ("doctor", "doctor", "what is wrong here, and what to do"),

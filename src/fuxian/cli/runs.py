@@ -54,6 +54,7 @@ def _run_parser(entry: Entry | None) -> Parser:
     parser.add_argument("--compile", action="store_true", help="torch.compile: pays for long runs")
     parser.add_argument("--name", metavar="NAME", help="of the run folder; default: the date and a number")
     parser.add_argument("--target", metavar="COLUMN", help="of a .csv of your own: the column to be predicted")
+    parser.add_argument("--track", metavar="NAME", help="tensorboard: curves, pictures and knobs, in the run's folder")
     parser.add_argument("--dry-run", action="store_true", help="print every knob and where it came from, and stop")
     parser.add_common(json=True)
     if entry:
@@ -83,6 +84,7 @@ def run(words: Sequence[str], terminal: Terminal) -> int:
         device=options.device,
         precision=options.precision,
         compile=options.compile,
+        track=options.track,
         name=options.name,
         target=options.target,
         command=shlex.join(["fuxian", "run", *words]),
@@ -198,6 +200,8 @@ def _finish(entry: Entry | None, runs: Sequence[Run], terminal: Terminal) -> Non
         )
         return
     _tell(entry, runs, values, judged, terminal)
+    if runs[0].info.get("track"):
+        terminal.say(f"curves  {runs[0].info['track']} --logdir {shlex.quote(shown(folder))}")
     terminal.say(f"report  {shown(page)}")
 
 

@@ -68,7 +68,7 @@ def _sorted(entries: list[Entry], by: str | None) -> list[Entry]:
 
 def _short(entries: Sequence[Entry], by: str | None) -> Table:
     timed = ["a seed"] * (by == "time")
-    table = _table("family", "method", "paper", "proof", *timed, "result")
+    table = table_of("family", "method", "paper", "proof", *timed, "result")
     family = ""
     for entry in entries:
         first = entry.family if by or entry.family != family else ""
@@ -80,7 +80,7 @@ def _short(entries: Sequence[Entry], by: str | None) -> Table:
 
 
 def _long(entries: Sequence[Entry]) -> Table:
-    table = _table("method", "year", "learns by", "proof", "claim", "a seed", "code")
+    table = table_of("method", "year", "learns by", "proof", "claim", "a seed", "code")
     for entry in entries:
         year = str(entry.paper.year) if entry.paper else NONE
         table.add_row(
@@ -122,7 +122,7 @@ def info(words: Sequence[str], terminal: Terminal) -> int:
     terminal.say(proofs)
     terminal.say()
 
-    knobs = _table("Knobs", "default", "quick", "what it is")
+    knobs = table_of("Knobs", "default", "quick", "what it is")
     for knob in entry.knobs:
         flag = f"{knob.flag} / --no-{knob.flag[2:]}" if knob.kind is bool else f"{knob.flag} {metavar(knob)}"
         quick = plain(entry.quick[knob.name]) if knob.name in entry.quick else ""
@@ -145,7 +145,7 @@ def info(words: Sequence[str], terminal: Terminal) -> int:
 # ── parts ───────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _table(*columns: str) -> Table:
+def table_of(*columns: str) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2 if len(columns) > 5 else 3, 0, 0), header_style="bold")
     for column in columns:
         whole = ("family", "method", "year", "proof", "a seed", "Knobs")

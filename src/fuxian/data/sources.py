@@ -15,12 +15,14 @@ import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fuxian.data.fetch import Limits, NotFetched, download
 from fuxian.errors import DataMissing, WrongInput
 
 Note = Callable[[str], None]
+Progress = Callable[[str, int, int], None]  # of a download: file, bytes done, bytes in all
 _note = logging.getLogger("fuxian.data").info
 
 _OPEN = {"": open, ".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
@@ -285,19 +287,27 @@ def present(name: str) -> dict[str, Path | None]:
     return {file.name: _look(wanted, file) for file in wanted.files}
 
 
-def find(name: str, *, note: Note = _note, limits: Limits = Limits()) -> dict[str, Path]:
+def find(name: str, *, note: Note = _note, limits: Limits = Limits(), progress: Progress | None = None) -> dict[str, Path]:
     """Paths of all files of a data set, checked; downloaded where they are missing.
 
     Raises DataMissing when one cannot be had or is not the published one, OutOfRoom when the disk is full.
     """
     wanted = source(name)
-    return {file.name: _get(wanted, file, note, limits)[0] for file in wanted.files}
+    return {file.name: _get(wanted, file, note, limits, progress)[0] for file in wanted.files}
 
 
 def read(name: str, *, note: Note = _note, limits: Limits = Limits()) -> dict[str, bytes]:
     """{name without packing: content} of all files of a data set: what was hashed is what is returned. Raises as `find`."""
     wanted = source(name)
     return {file.plain: _get(wanted, file, note, limits)[1] for file in wanted.files}
+
+
+def found_hash(name: str, file: File, path: Path) -> str:
+    """SHA-256 of the content of a file that lies somewhere; in words, where it is too long for the published one.
+
+    Raises DataMissing where it cannot be read.
+    """
+    return _content(source(name), file, path)[1]
 
 
 def _look(wanted: Source, file: File) -> Path | None:
@@ -308,7 +318,7 @@ def _look(wanted: Source, file: File) -> Path | None:
     return None
 
 
-def _get(wanted: Source, file: File, note: Note, limits: Limits) -> tuple[Path, bytes]:
+def _get(wanted: Source, file: File, note: Note, limits: Limits, progress: Progress | None = None) -> tuple[Path, bytes]:
     if path := _look(wanted, file):
         return path, _checked(wanted, file, path)
     path = cache_folder() / wanted.folder / file.name
@@ -317,7 +327,8 @@ def _get(wanted: Source, file: File, note: Note, limits: Limits) -> tuple[Path, 
         if offline:
             raise NotFetched("FUXIAN_OFFLINE is set")
         note(f"{wanted.title}: {file.name}, {file.size:,} bytes; licence: {wanted.licence}")
-        download(_urls(wanted, file), path, file.size, file.sha256, limits)
+        shown = partial(progress, file.name) if progress else None
+        download(_urls(wanted, file), path, file.size, file.sha256, limits, shown)
     except NotFetched as error:
         looked = f"{data}" if (data := data_folder()) else "not set"
         stem = wanted.files[0].name.rpartition(".")[0]
@@ -343,22 +354,27 @@ def _urls(wanted: Source, file: File) -> list[str]:
 
 
 def _checked(wanted: Source, file: File, path: Path) -> bytes:
-    """The content of a found file, if it is the published one. Reads one byte more than expected at most."""
-    size, sha256 = file.content
+    """The content of a found file, if it is the published one."""
+    content, found = _content(wanted, file, path)
+    if found != file.content[1]:
+        raise DataMissing(
+            f"{wanted.title}: {path.name} is not the published file",
+            where=f"{path}: SHA-256 of the content is {found}, not {file.content[1]}",
+            do="delete it, or put the published file there",
+        )
+    return content
+
+
+def _content(wanted: Source, file: File, path: Path) -> tuple[bytes, str]:
+    """The content of a found file and its SHA-256. Reads one byte more than expected at most."""
+    size = file.content[0]
     try:
         with _OPEN.get(path.suffix if path.name != file.plain else "", open)(path, "rb") as packed:
             content = packed.read(size + 1)
-        found = hashlib.sha256(content).hexdigest() if len(content) <= size else f"more than {size:,} bytes"
     except (EOFError, OSError, lzma.LZMAError, zlib.error) as error:
         raise DataMissing(
             f"{wanted.title}: {path.name} cannot be read: {error}",
             where=f"{path}",
             do="delete it, or put the published file there",
         ) from None
-    if found != sha256:
-        raise DataMissing(
-            f"{wanted.title}: {path.name} is not the published file",
-            where=f"{path}: SHA-256 of the content is {found}, not {sha256}",
-            do="delete it, or put the published file there",
-        )
-    return content
+    return content, hashlib.sha256(content).hexdigest() if len(content) <= size else f"more than {size:,} bytes"

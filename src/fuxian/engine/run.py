@@ -29,6 +29,8 @@ from fuxian.engine import judge, loop, seeds, state, world
 from fuxian.engine.device import machine, pick_device, versions
 from fuxian.engine.folder import RunFolder, new_folder, runs_folder
 from fuxian.engine.running import Settings
+from fuxian.engine.track import check as check_track
+from fuxian.engine.track import tracked
 from fuxian.engine.watch import Watch
 from fuxian.engine.work import check_data, recipe_of, restore, work
 from fuxian.errors import Interrupted, RunUnusable, WrongInput
@@ -93,6 +95,7 @@ def run(
     device: str | None = None,
     precision: str = "float32",
     compile: bool = False,
+    track: str | None = None,
     name: str | None = None,
     target: str | None = None,
     watch: Watch | None = None,
@@ -105,8 +108,8 @@ def run(
     """Runs a method (`"gcn"`) or a user's file (`"./mine.py"`) to its end, in a new folder.
 
     `quick` takes the method's offline setting, `limit` at most so many steps a stage (schedules keep the full run's
-    total). `target` is the column of a `.csv` of one's own that is to be predicted. Raises FuxianError: wrong knobs,
-    missing data, a loss that is not finite, a signal.
+    total). `target` is the column of a `.csv` of one's own that is to be predicted; `track="tensorboard"` shows the run
+    there too. Raises FuxianError: wrong knobs, missing data, a loss that is not finite, a signal.
     """
     entry = catalog.find(str(method))
     resolved = entry.resolve(knobs, origin, quick)
@@ -116,6 +119,7 @@ def run(
         raise WrongInput(f"--limit {limit} is out of range; it is 1 or more steps")
     if target is not None and not any(Path(str(value)).suffix.lower() == ".csv" for value, _ in resolved.values()):
         raise WrongInput(f"--target {target} names a column, and no knob is the path of a .csv")
+    check_track(track)
     world.join()
     where = pick_device(device)
     recipe_of(entry)  # a file that cannot be used leaves no folder behind
@@ -136,6 +140,7 @@ def run(
         "device": str(where),
         "precision": precision,
         "compile": compile,
+        "track": track,
         "threads": torch.get_num_threads(),
         "processes": world.size(),
         "command": (command or _in_words(method, knobs, seed, quick, limit, target)).replace("fuxian", world.launcher(), 1),
@@ -152,8 +157,9 @@ def run(
         shutil.copyfile(entry.path, folder.path / "method.py")
     folder.write_info(info)
     settings = Settings(seed, where, precision, compile, limit, save_seconds)
+    values = {name: value for name, (value, _) in resolved.items()}
     with reading(target, info["own_data"]):
-        work(entry, folder, info, {n: value for n, (value, _) in resolved.items()}, settings, watch or Watch())
+        work(entry, folder, info, values, settings, tracked(track, watch or Watch()))
     return Run(folder.path)
 
 
@@ -246,7 +252,7 @@ def resume(
             where=str(path),
             do="put the file back, or start a new run; to go on all the same: fuxian resume --changed-code",
         )
-    watch = watch or Watch()
+    watch = tracked(info.get("track"), watch or Watch())
     if torch.get_num_threads() != info["threads"]:
         torch.set_num_threads(info["threads"])  # sums split over threads round differently
     if versions()["torch"] != info["versions"]["torch"]:

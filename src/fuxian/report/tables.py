@@ -193,7 +193,9 @@ def _members(folders: Iterable[Path], directions: dict[str, Better]) -> Iterator
             if about["format"] > 1:
                 raise RunUnusable(f"{path} has format {about['format']}; this Fuxian reads format 1")
             if about["status"] != "done":
-                raise WrongInput(f"{folder} is not finished: its {about['kind']} is {about['status']}")
+                what = {"compare": "comparison"}.get(about["kind"], about["kind"])
+                do = f"fuxian resume {shlex.quote(str(folder))}"
+                raise WrongInput(f"{folder} is not finished: its {what} is {about['status']}", do=do)
             directions.setdefault(about["metric"], about["better"])
             members = [(member["called"], Path(member["folder"])) for member in about["members"]]
         except (KeyError, TypeError) as error:
