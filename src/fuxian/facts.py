@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
-from re import split
 from typing import Any, Literal
 
 
@@ -42,20 +40,6 @@ class Claim:
     knobs: dict[str, Any] = field(default_factory=dict)
     comparison: str = ""
     needs: str = ""
-
-
-_LOWER = frozenset(
-    "loss error mse mae rmse mape smape crps nll bpc bpd bpb bits perplexity ppl inertia distortion fid kid cer wer qice "
-    "forgetting divergence distance energy".split()
-)
-
-
-def better(metric: str, claims: Iterable[Claim] = ()) -> Literal["higher", "lower"]:
-    """Whether more of a metric is better: by a claim that names it, else by the words of its name (`test/top5_error`)."""
-    for claim in claims:
-        if claim.metric == metric:
-            return claim.better
-    return "lower" if _LOWER & set(split(r"[_ -]", metric.lower().rpartition("/")[2])) else "higher"
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,15 @@ A narrow no-break space stands before a unit, the minus sign is U+2212, thousand
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from math import floor, isfinite, log10
 from statistics import fmean, stdev
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from fuxian.facts import Claim
 
 THIN = "\u202f"
 MINUS = "\u2212"
@@ -20,7 +23,7 @@ NONE = "–"
 _SHARES = {"accuracy", "error", "precision", "recall", "f1", "purity", "cer", "wer", "coverage", "picp", "top1", "top5"}
 _LOWER = set(
     "loss error perplexity ppl inertia distortion nll nelbo bpc bpb bpd bits mse rmse mae mape smape mase crps qice cer "
-    "wer fid kid lpips brier ece mmd divergence distance forgetting regret residual seconds".split()
+    "wer fid kid lpips brier ece mmd divergence distance energy forgetting regret residual seconds".split()
 )
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -30,9 +33,10 @@ def is_share(metric: str) -> bool:
     return _word(metric) in _SHARES
 
 
-def better(metric: str) -> Literal["higher", "lower"]:
-    """Which values of a metric are better, by its last word: `test/error`, `val/loss`, `test/bits_per_byte` are lower."""
-    return "lower" if _word(metric) in _LOWER else "higher"
+def better(metric: str, claims: Iterable[Claim] = ()) -> Literal["higher", "lower"]:
+    """Which values of a metric are better: by a claim that names it, else by its last word: of `val/loss` the lower."""
+    told = next((claim.better for claim in claims if claim.metric == metric), None)
+    return told or ("lower" if _word(metric) in _LOWER else "higher")
 
 
 def _word(metric: str) -> str:

@@ -8,7 +8,8 @@ from math import isnan, nan
 import pytest
 from scipy import stats
 
-from fuxian.facts import Claim, better
+from fuxian.facts import Claim
+from fuxian.numbers import better
 from fuxian.study.statistics import difference, interval
 
 SEEDS = range(10)

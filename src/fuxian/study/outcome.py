@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from fuxian.catalog import Entry
 from fuxian.errors import FuxianError, WrongInput
-from fuxian.facts import better
 from fuxian.knobs import nearest
-from fuxian.numbers import is_share
+from fuxian.numbers import better, is_share
 from fuxian.proof.claims import matching, mean_std
 from fuxian.study.plan import Failure, Member, Study
 from fuxian.study.statistics import Difference, difference

@@ -20,8 +20,8 @@ from typing import Any, Literal
 from fuxian import catalog
 from fuxian.catalog import Entry
 from fuxian.errors import RunUnusable, WrongInput
-from fuxian.facts import better
 from fuxian.knobs import shown_as
+from fuxian.numbers import better
 
 FORMAT = 1
 Kind = Literal["compare", "sweep"]
