@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -100,7 +101,7 @@ def test_standardized() -> None:
     for part in parts:
         part.normalize([0.0] * 3, [1.0] * 3)
     raw = ImageSplits(parts[0], None, parts[1], name="", names="a")
-    data = standardized(raw)
+    data: Any = standardized(raw)
     train = data.train.batch(torch.arange(40)).image
     torch.testing.assert_close(train.mean((0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(train.var((0, 2, 3), correction=0), torch.ones(3))
