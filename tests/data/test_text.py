@@ -83,6 +83,7 @@ def test_shifted_windows_are_drawn_from_the_default_generator():
     torch.manual_seed(1)
     assert torch.equal(split.batch(torch.arange(19)).token, first)
     assert not torch.equal(first, other)
+    assert len(set((first[:, 0] - torch.arange(19) * 50).tolist())) > 5  # one for each window
 
 
 def test_sentences_are_padded_to_the_longest_of_the_batch():

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from fuxian import figures
 from fuxian.contract import Metric, Objective, Stage
 from fuxian.data.text import UNCOUNTED, Characters, Windows, by_character, corpus
-from fuxian.errors import WrongInput
-from fuxian.evaluation import batches
+from fuxian.errors import ContractError, WrongInput
 from fuxian.facts import Claim, Paper, Within
 from fuxian.methods.language.gpt1 import line, matrices
 from fuxian.optim import adamw, cosine
@@ -60,8 +59,8 @@ class Attention(nn.Module):
             last = first + x_BTD.shape[1]
             past[:, :, :, first:last] = qkv[1:]
             k, v = past[:, :, :, :last]
-        causal = x_BTD.shape[1] > 1  # a single token sees all
-        a = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0, is_causal=causal)
+        dropout, causal = self.dropout if self.training else 0.0, first == 0  # what goes on is one token, and sees all
+        a = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal)
         return F.dropout(self.output(a.transpose(1, 2).flatten(2)), self.dropout, self.training)
 
 
@@ -105,9 +104,11 @@ class GPT2(nn.Module):
                 nn.init.zeros_(weight)
 
     def states(self, token_BT: Tensor, cache: "Cache | None" = None) -> Tensor:
-        """What the logits are made of (B, T, D). With a cache, `token_BT` goes on from the tokens that it holds."""
+        """What the logits are made of (B, T, D). With a cache, a beginning, or the one token that goes on from it."""
         first = cache.length if cache is not None else 0
         last = first + token_BT.shape[1]
+        if first and last - first != 1:
+            raise ContractError(f"a cache that holds {first} tokens goes on by one token, not by {last - first}")
         h_BTD = self.dropout(self.token(token_BT) + self.position.weight[first:last])
         for place, block in enumerate(self.blocks):
             h_BTD = block(h_BTD, cache.blocks[place] if cache is not None else None, first)
@@ -119,7 +120,7 @@ class GPT2(nn.Module):
         return F.linear(self.states(token_BT), self.token.weight)
 
     def next(self, token_BT: Tensor, cache: "Cache | None" = None) -> Tensor:
-        """Logits (B, V) of the token after the last. A cache takes a beginning as a whole, then one token at a time."""
+        """Logits (B, V) of the token after the last."""
         return F.linear(self.states(token_BT, cache)[:, -1], self.token.weight)
 
 
@@ -238,15 +239,20 @@ class NextCharacter(Objective):
     def pictures(self, model: GPT2, split: Any) -> dict[str, Any]:
         """How the model goes on from the beginnings of three windows, and how its loss falls with what it has seen."""
         device, context = model.token.weight.device, model.position.num_embeddings
-        rows = min(3, len(split))
-        place = torch.arange(rows, device=getattr(split, "device", None)) * len(split) // rows
-        token_BT = split.batch(place).token[:, : max(1, context // 4)].to(device)
+
+        def spread(count: int) -> Tensor:
+            """Numbers of at most `count` windows, evenly over the split."""
+            count = min(count, len(split))
+            return torch.arange(count, device=getattr(split, "device", None)) * len(split) // count
+
+        token_BT = split.batch(spread(3)).token[:, : max(1, context // 4)].to(device)
         written = torch.stack(list(generate(model, token_BT, LENGTH // 2, TEMPERATURE, TOP_K)), dim=1)
         prompts, texts = ([self.characters.decode(row) for row in rows.tolist()] for rows in (token_BT, written))
         named = {f"{n}. {line(prompt)} …": text for n, (prompt, text) in enumerate(zip(prompts, texts, strict=True), 1)}
 
         sums_T, counts_T = torch.zeros(2, context, dtype=torch.double)
-        for batch in batches(split, 100, device):
+        for place in spread(1000).split(100):
+            batch = split.batch(place).to(device)
             sums_T += token_losses(model, batch).sum(0).cpu()
             counts_T += (batch.target != UNCOUNTED).sum(0).cpu()
         curve = {"": (torch.arange(1, context + 1), sums_T / counts_T)}
