@@ -270,6 +270,7 @@ def recipe(
         net = Features([(32,), (64,), (96,), (128,)])
         seen = patches([shown[0], painted[0], *others], 4000)
         yield Stage(Places(net, seen.classes), seen, WhichPlace(), adam(lr), epochs=epochs, batch=batch, name="features")
+    shown, painted = (image.to(net.mean.device) for image in (shown, painted))
     first = shown if start == "content" else torch.rand_like(shown)
     model = Picture(first)
     transfer = Transfer(net.scaled(painted), shown, painted, style_layers, content_layer, content_weight, smooth)
