@@ -92,7 +92,9 @@ class Features(nn.Module):
 def vgg19() -> Features:
     """VGG-19's convolutions, trained on ImageNet. Simonyan & Zisserman 2015, arXiv:1409.1556, Table 1, E."""
     net = Features([(64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4])
-    net.features.load_state_dict(hub_weights(**VGG19, or_="--features patches trains a small net here, offline"))
+    published = hub_weights(**VGG19, or_="--features patches trains a small net here, offline")
+    for name, weight in net.features.named_parameters():
+        weight.data.copy_(published[name])
     return net
 
 
