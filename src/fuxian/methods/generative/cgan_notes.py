@@ -147,10 +147,10 @@ def recipe(
     reader_epochs: Annotated[int, Within(1)] = 2,                  # of the reader that judges the samples
 ) -> Iterator[Stage]:  # fmt: skip
     images = hold_out(image_data(data, size=SIDE), 10_000)
+    mean = images.train.batch(torch.arange(len(images.train))).image.mean(0).flatten()
     reader = nn.Sequential(nn.ZeroPad2d(2), LeNet(1, images.classes))  # LeNet takes 32 × 32
     yield Stage(reader, images, Classification(images.names), adam(lr), epochs=reader_epochs, batch=batch, name="reader")
     model = CGANNotes(noise, images.classes, dropout)
-    mean = images.train.batch(torch.arange(len(images.train))).image.mean(0).flatten()
     model.generator.pixels.bias.data = mean.clamp(1e-3, 1 - 1e-3).logit()  # as in cgan: it begins with the mean image
     players = dict(discriminator=adam(lr, betas=(0.5, 0.999)), generator=adam(lr_generator, betas=(0.5, 0.999)))
     yield Stage(model, images, NamesTheClass(reader, noise, images.names), players, epochs=epochs, batch=batch,

@@ -92,7 +92,9 @@ class Features(nn.Module):
 def vgg19() -> Features:
     """VGG-19's convolutions, trained on ImageNet. Simonyan & Zisserman 2015, arXiv:1409.1556, Table 1, E."""
     net = Features([(64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4])
-    net.features.load_state_dict(hub_weights(**VGG19, or_="--features patches trains a small net here, offline"))
+    published = hub_weights(**VGG19, or_="--features patches trains a small net here, offline")
+    for name, weight in net.features.named_parameters():
+        weight.data.copy_(published[name])
     return net
 
 
@@ -270,6 +272,7 @@ def recipe(
         net = Features([(32,), (64,), (96,), (128,)])
         seen = patches([shown[0], painted[0], *others], 4000)
         yield Stage(Places(net, seen.classes), seen, WhichPlace(), adam(lr), epochs=epochs, batch=batch, name="features")
+    shown, painted = (image.to(net.mean.device) for image in (shown, painted))
     first = shown if start == "content" else torch.rand_like(shown)
     model = Picture(first)
     transfer = Transfer(net.scaled(painted), shown, painted, style_layers, content_layer, content_weight, smooth)
