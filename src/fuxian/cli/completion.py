@@ -60,7 +60,7 @@ RUNS = "run.json", "seeds.json", "compare.json", "sweep.json"
 
 def completion(words: Sequence[str], terminal: Terminal) -> int:
     if words and words[0] == "--words":
-        print("\n".join(candidates(words[1:])))
+        print("".join(f"{word}\n" for word in candidates(words[1:])), end="")
         return 0
     parser = Parser("completion", "The script that completes fuxian's words in your shell.", "completion bash|zsh|fish")
     parser.add_argument("shell", metavar="bash|zsh|fish", help="the first line of the script says where it goes")
