@@ -171,6 +171,12 @@ def families() -> list[str]:
     return list(dict.fromkeys(path.parent.name for path in _files()))
 
 
+def names() -> list[str]:
+    """How the methods that ship are called, without reading them: `gcn`, or `graph.gcn` where two have a name."""
+    stems = [path.stem for path in _files()]
+    return [path.stem if stems.count(path.stem) == 1 else f"{path.parent.name}.{path.stem}" for path in _files()]
+
+
 def methods(family: str | None = None) -> list[Entry]:
     """All methods that ship, by family and name. Raises WrongInput for a family that there is not."""
     if family is not None and family not in families():

@@ -35,8 +35,10 @@ def is_share(metric: str) -> bool:
 
 def better(metric: str, claims: Iterable[Claim] = ()) -> Literal["higher", "lower"]:
     """Which values of a metric are better: by a claim that names it, else by its last word: of `val/loss` the lower."""
-    told = next((claim.better for claim in claims if claim.metric == metric), None)
-    return told or ("lower" if _word(metric) in _LOWER else "higher")
+    for claim in claims:
+        if claim.metric == metric:
+            return claim.better
+    return "lower" if _word(metric) in _LOWER else "higher"
 
 
 def _word(metric: str) -> str:

@@ -28,6 +28,7 @@ COMMANDS = {  # name: (module, function, one line of help)
     "data": ("data", "data", "published data sets: list, get and check them"),
     "verify": ("verify", "verify", "a method's published numbers beside ours, over their seeds"),
     "new": ("new", "new", "a file of your own that starts as one of the methods"),
+    "completion": ("completion", "completion", "the words of this command in bash, zsh or fish, by the tab key"),
     "doctor": ("doctor", "doctor", "what is wrong here, and what to do"),
 }
 
@@ -75,7 +76,7 @@ def _command(words: list[str], terminal: Terminal) -> int:
 
 
 def _usage() -> str:
-    lines = [f"  {name:<8} {help}" for name, (_, _, help) in COMMANDS.items()]
+    lines = [f"  {name:<10} {help}" for name, (_, _, help) in COMMANDS.items()]
     return "\n".join(
         [
             "usage: fuxian COMMAND …      more of one: fuxian COMMAND --help; the version: fuxian --version",

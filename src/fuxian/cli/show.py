@@ -28,9 +28,13 @@ SORTS = {"year": "the newest first", "proof": "the most proven first", "time": "
 
 
 def list_methods(words: Sequence[str], terminal: Terminal) -> int:
-    parser = Parser("list", "The methods there are, with their proof.", "list [FAMILY] [--sort NAME] [--long] [--json]")
+    parser = Parser(
+        "list", "The methods there are, with their proof.", "list [FAMILY] [--sort year|proof|time|name] [--long] [--json]"
+    )
     parser.add_argument("family", nargs="?", metavar="FAMILY", help="only these methods")
-    parser.add_argument("--sort", metavar="NAME", help="; ".join(f"{name}: {order}" for name, order in SORTS.items()))
+    parser.add_argument(
+        "--sort", metavar="|".join(SORTS), help="; ".join(f"{name}: {order}" for name, order in SORTS.items())
+    )
     parser.add_argument("--long", action="store_true", help="how each learns, its claim, its time, the published code")
     parser.add_common(json=True)
     options = parser.read(words)

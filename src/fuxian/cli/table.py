@@ -16,7 +16,7 @@ def table(words: Sequence[str], terminal: Terminal) -> int:
     about = "What runs measured as a table: one row a method, one column a metric; mean ± standard deviation, best in bold."
     parser = Parser("table", about, "table RUN… [--format markdown|csv|latex] [--metric NAME]… [--output FILE]")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="folder of a run, of its seeds, of a comparison or a sweep")
-    parser.add_argument("--format", metavar="NAME", help="markdown, csv or latex; default: as FILE ends, else markdown")
+    parser.add_argument("--format", metavar="markdown|csv|latex", help="default: as FILE ends, else markdown")
     parser.add_argument("--metric", action="append", default=[], metavar="NAME", help="a column; default: the test split's")
     parser.add_argument("--output", metavar="FILE", help="write it there and not on the terminal")
     parser.add_common()
