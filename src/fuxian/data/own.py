@@ -271,9 +271,7 @@ class Arrays:
                 for name in file:
                     self.arrays[name] = file[name]
         except Exception as error:  # a damaged zip, a pickled object, a shape that is none
-            why = (
-                "an array of Python objects; it must hold numbers or words" if "allow_pickle" in str(error) else str(error)
-            )
+            why = "it holds Python objects, not numbers or words" if "allow_pickle" in str(error) else str(error)
             raise DataMissing(f"{self.where} is not a .npz that can be read: {why or type(error).__name__}") from None
 
     def __contains__(self, name: str) -> bool:
