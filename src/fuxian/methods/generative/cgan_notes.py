@@ -9,6 +9,7 @@ Departs  the notes leave the nets and the settings open: sizes are those of `cga
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -137,7 +138,7 @@ class NamesTheClass(Objective):
 
 
 def recipe(
-    data: Literal["mnist", "fashion-mnist", "digits"] = "mnist",  # grey images with a label each
+    data: Literal["mnist", "fashion-mnist", "digits"] | Path = "mnist",  # images with a label each, read as grey
     epochs: int = 20,             # passes over the training set
     batch: int = 100,             # images a step
     lr: float = 2e-3,             # Adam with β₁ 0.5, of the discriminator
@@ -146,7 +147,7 @@ def recipe(
     dropout: float = 0.5,         # probability, in the discriminator
     reader_epochs: Annotated[int, Within(1)] = 2,                  # of the reader that judges the samples
 ) -> Iterator[Stage]:  # fmt: skip
-    images = hold_out(image_data(data, size=SIDE), 10_000)
+    images = hold_out(image_data(data, size=SIDE, channels=1), 10_000)
     mean = images.train.batch(torch.arange(len(images.train))).image.mean(0).flatten()
     reader = nn.Sequential(nn.ZeroPad2d(2), LeNet(1, images.classes))  # LeNet takes 32 × 32
     yield Stage(reader, images, Classification(images.names), adam(lr), epochs=reader_epochs, batch=batch, name="reader")

@@ -11,6 +11,7 @@ Departs  characters of one small text, for byte pairs of WebText. From nanoGPT: 
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -263,7 +264,7 @@ class NextCharacter(Objective):
 
 
 def recipe(
-    data: Literal["tinyshakespeare", "python-topics"] = "tinyshakespeare",  # running text
+    data: Literal["tinyshakespeare", "python-topics"] | Path = "tinyshakespeare",  # running text
     context: int = 64,            # characters that the model sees; the paper: 1,024 byte pairs
     depth: int = 4,               # blocks; the paper: 12 and more
     width: int = 128,             # units; the paper: 768 and more
