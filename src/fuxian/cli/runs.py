@@ -136,11 +136,12 @@ def _show_knobs(entry: Entry, resolved: Mapping[str, tuple[Any, str]], terminal:
 
 
 @contextmanager
-def telling(entry: Entry | None, terminal: Terminal) -> Iterator[None]:
-    """Shows the notes of data loading; an exception inside a user's own file is told by its line there."""
+def telling(entry: Entry | None, terminal: Terminal, *, notes: bool = True) -> Iterator[None]:
+    """Shows the `notes` of data loading; an exception inside a user's own file is told by its line there."""
     logger = logging.getLogger("fuxian.data")
     handler = _Notes(terminal)
-    logger.addHandler(handler)
+    if notes:
+        logger.addHandler(handler)
     level = logger.level
     logger.setLevel(logging.INFO)
     try:

@@ -29,7 +29,7 @@ def _loaded(text: str, able: str, terminal: Terminal) -> Iterator[Loaded]:
     if not (folder / "run.json").is_file():
         folder = min(folder.glob("seed-*/run.json"), key=lambda path: int(path.parent.name[5:])).parent
         terminal.say(f"{text} holds several seeds; this is {folder.name}")
-    with telling(entry_of(folder), terminal):
+    with telling(entry_of(folder), terminal, notes=False):  # the run told them, and text goes to stdout
         from fuxian.engine.run import load
 
         yield load(folder, able=able)

@@ -234,7 +234,7 @@ class NextCharacter(Objective):
         rows = []
         for likely, tokens in zip(best.values.tolist(), best.indices.tolist(), strict=True):
             (first, p), *others = [(repr(self.characters.alphabet[t]), p) for t, p in zip(tokens, likely, strict=True)]
-            rows.append({"next": first, "probability": p, "others": "  ".join(f"{c} {q:.3f}" for c, q in others)})
+            rows.append({"next": first, "probability": p, "others": dict(others)})
         return rows
 
     def pictures(self, model: GPT2, split: Any) -> dict[str, Any]:
