@@ -145,6 +145,7 @@ def test_sentences(fuxian: Fuxian, here: Path) -> None:
         ("run gcn --quick --target kind", 2, "--target kind names a column, and no knob is the path of a .csv"),
         ("run kmeans --data point.csv", 2,
          "--data point.csv is neither one of iris, nor a file or folder here (default iris)"),
+        ("predict empty 1", 2, "empty holds no run yet"),
         ("predict nowhere 1", 2, "nowhere is not there; runs are in runs/<method>/<name>"),
         ("predict runs/line/one 1", 2, "line.py cannot predict: its objective, Squares, does not define predict"),
         ("sample runs/line/one", 2, "line.py cannot sample: its objective, Squares, does not define sample"),
@@ -152,6 +153,8 @@ def test_sentences(fuxian: Fuxian, here: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_one_line(fuxian: Fuxian, points: Path, words: str, code: int, message: str) -> None:
+    (points.parent / "empty").mkdir()
+    (points.parent / "empty" / "seeds.json").write_text("{}")
     if "runs/line/one" in words:
         assert fuxian("run", "line.py", "--quick", "--name", "one")[0] == 0
     found, _, err = fuxian(*words.split())

@@ -27,7 +27,10 @@ def _loaded(text: str, able: str, terminal: Terminal) -> Iterator[Loaded]:
     """The stage of a run that can do it; of a folder of seeds, that of the first."""
     folder = run_folder(text)
     if not (folder / "run.json").is_file():
-        folder = min(folder.glob("seed-*/run.json"), key=lambda path: int(path.parent.name[5:])).parent
+        seeds = sorted(folder.glob("seed-*/run.json"), key=lambda path: int(path.parent.name[5:]))
+        if not seeds:
+            raise WrongInput(f"{text} holds no run yet", do=f"fuxian resume {text}")
+        folder = seeds[0].parent
         terminal.say(f"{text} holds several seeds; this is {folder.name}")
     with telling(entry_of(folder), terminal, notes=False):  # the run told them, and text goes to stdout
         from fuxian.engine.run import load
@@ -43,11 +46,9 @@ def predict(words: Sequence[str], terminal: Terminal) -> int:
     parser = Parser("predict", about, "predict RUN INPUT… [--invert] [--json]")
     parser.add_argument("run", metavar="RUN", help="the run's folder")
     parser.add_argument("input", nargs="+", metavar="INPUT", help="7.png, 'a sentence', 33, 5.1,3.5,1.4,0.2 or rows.csv")
-    parser.add_argument(
-        "--invert", action="store_true", help="pictures: dark on light, where the run learned light on dark"
-    )
+    parser.add_argument("--invert", action="store_true", help="pictures that are dark on light, for a run of light on dark")
     parser.add_common(json=True)
-    # argparse takes what begins with a minus for an option, but not where there is a blank
+    # argparse takes what begins with a minus for an option, but not where a blank comes first
     options = parser.read([f" {word}" if re.match(r"-\.?\d", word) else word for word in words])
     given = [word.removeprefix(" ") for word in options.input]
     with _loaded(options.run, "predict", terminal) as loaded:
