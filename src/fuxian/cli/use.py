@@ -32,7 +32,7 @@ def _loaded(text: str, able: str, terminal: Terminal) -> Iterator[Loaded]:
             raise WrongInput(f"{text} holds no run yet", do=f"fuxian resume {text}")
         folder = seeds[0].parent
         terminal.say(f"{text} holds several seeds; this is {folder.name}")
-    with telling(entry_of(folder), terminal, notes=False):  # the run told them, and text goes to stdout
+    with telling(entry_of(folder), terminal, notes=False):  # the run has told them
         from fuxian.engine.run import load
 
         yield load(folder, able=able)
@@ -63,7 +63,8 @@ def predict(words: Sequence[str], terminal: Terminal) -> int:
             if not isinstance(data, ImageSplits):
                 raise WrongInput("--invert turns pictures around, and this run's data are none")
             data.invert = True
-        batch = data.read(given)
+        with telling(None, terminal):  # how each picture is read
+            batch = data.read(given)
         device = next((t.device for t in [*loaded.model.parameters(), *loaded.model.buffers()]), "cpu")
         with judging(loaded.model, loaded.objective):
             rows = loaded.objective.predict(loaded.model, batch.to(device))
