@@ -23,7 +23,8 @@ NONE = "–"
 _SHARES = {"accuracy", "error", "precision", "recall", "f1", "purity", "cer", "wer", "coverage", "picp", "top1", "top5"}
 _LOWER = set(
     "loss error perplexity ppl inertia distortion nll nelbo bpc bpb bpd bits mse rmse mae mape smape mase crps qice cer "
-    "wer fid kid lpips brier ece mmd divergence distance energy forgetting regret residual seconds".split()
+    "wer fid kid lpips brier ece mmd divergence distance energy forgetting gap sweeps estimate regret residual "
+    "seconds".split()
 )
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
