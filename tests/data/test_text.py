@@ -216,7 +216,7 @@ def test_a_corpus_by_its_name():
     assert corpus("python-topics") == python_topics()
     with pytest.raises(WrongInput, match="there is no text named 'wikitext'") as caught:
         corpus("wikitext")
-    assert caught.value.lines["do"] == "one of wikitext-2, tinyshakespeare, python-topics"
+    assert caught.value.lines["do"] == "one of wikitext-2, tinyshakespeare, python-topics, or a path"
 
 
 def test_made_up_reviews():

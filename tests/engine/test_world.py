@@ -248,9 +248,9 @@ def test_processes_draw_numbers_of_their_own(tmp_path: Path) -> None:
 def test_killed_and_resumed_equals_uninterrupted(toy: Any, rank: int, tmp_path: Path) -> None:
     job = kills.Job(file_of(toy, tmp_path))
     assert kills.play_together(job, tmp_path / "alone", 2) == [0, 0]
-    for number, line in enumerate((150, 700)):
+    for number, line in enumerate((30, 300)):  # in the first step; in a later one, or in the next task
         folder = tmp_path / f"killed-{number}"
-        codes = kills.play_together(job, folder, 2, {rank: kills.Kill(kills.ANYWHERE, line)})
+        codes = kills.play_together(job, folder, 2, {rank: kills.Kill(kills.STEP, line)})
         assert codes[rank] == -signal.SIGKILL
         assert codes[1 - rank] == 70  # told that the other is gone, not left waiting
         assert kills.play_together(job, folder, 2, again=True) == [0, 0]
