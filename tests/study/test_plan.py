@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import fuxian
 from fuxian import catalog
-from fuxian.errors import RunUnusable, WrongInput
+from fuxian.errors import FuxianError, RunUnusable, WrongInput
 from fuxian.study import plan, studies
 
 
@@ -105,8 +106,8 @@ def test_the_file_of_a_comparison(here: Path) -> None:
     assert saved == {
         "format": 1, "kind": "compare", "metric": "test/error", "better": "lower", "seeds": [0, 3], "status": "done",
         "command": "fuxian compare line.py other.py --other.lr 0.2 --seeds 0,3 --limit 2",
-        "options": {"quick": False, "limit": 2, "device": None, "precision": "float32", "compile": False, "threads": 1,
-                    "jobs": 1},
+        "options": {"quick": False, "limit": 2, "device": None, "precision": "float32", "compile": False, "target": None,
+                    "threads": 1, "jobs": 1},
     }  # fmt: skip
     assert [(m["called"], m["method"], m["knobs"], m["folder"]) for m in members] == [
         ("line.py", str(here / "line.py"), {}, "line/compare-two"),
@@ -154,3 +155,15 @@ def test_a_damaged_or_newer_file_is_told(here: Path) -> None:
     path.write_text(whole.replace('"format": 1', '"format": 2'))
     with pytest.raises(RunUnusable, match="written by a newer Fuxian"):
         studies.read(folder)
+
+
+def test_the_column_of_a_csv_is_named_for_all_runs(here: Path) -> None:
+    rows = [f"{x + y / 10:.1f},{y},{'ab'[x > 4]}" for x in range(10) for y in range(3)]
+    (here / "own.csv").write_text("\n".join(["x,y,kind", *rows]) + "\n")
+    given: dict[str, Any] = dict(data=here / "own.csv", seeds=1, clusters=[2, 3])
+    found = fuxian.sweep("kmeans", target="kind", **given)
+    runs = [json.loads(path.read_text()) for path in (here / "runs").glob("basics.kmeans/sweep-*/seed-0/run.json")]
+    assert [run["target"] for run in runs] == ["kind", "kind"]
+    assert found.study.command.endswith("--seeds 1 --target kind")
+    with pytest.raises(FuxianError, match=r"own\.csv, row 2, column kind: 'a' is not a number"):
+        fuxian.sweep("kmeans", **given)

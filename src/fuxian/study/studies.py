@@ -37,6 +37,7 @@ def compare(
     precision: str = "float32",
     compile: bool = False,
     name: str | None = None,
+    target: str | None = None,
     monitor: Monitor | None = None,
     command: str = "",
     origin: str = "python",
@@ -48,9 +49,9 @@ def compare(
     of the first run where none came to its end; what else failed is in `failures`.
     """
     planned = plan.comparison(methods, knobs, quick, origin)
-    options = _options(jobs, quick, limit, device, precision, compile)
+    options = _options(jobs, quick, limit, device, precision, compile, target)
     words = [entry.called for entry, _ in planned]
-    command = command or _in_words(["compare", *words], knobs, seeds, quick, limit)
+    command = command or _in_words(["compare", *words], knobs, seeds, quick, limit, target)
     named: dict[str, Any] = dict(metric=metric, options=options, command=command, origin=origin, name=name)
     study = plan.begin("compare", planned, _seeds(seeds), **named)
     return Comparison(study, _played(study, monitor))
@@ -69,6 +70,7 @@ def sweep(
     precision: str = "float32",
     compile: bool = False,
     name: str | None = None,
+    target: str | None = None,
     monitor: Monitor | None = None,
     command: str = "",
     origin: str = "python",
@@ -98,8 +100,8 @@ def sweep(
     points = plan.grid(axes, sample)
     if len(points) < 2:
         raise WrongInput(f"--sample {sample} leaves one point of {prod(map(len, axes.values()))}; it is a run, not a sweep")
-    options = _options(jobs, quick, limit, device, precision, compile)
-    command = command or _in_words(["sweep", entry.called], knobs, seeds, quick, limit)
+    options = _options(jobs, quick, limit, device, precision, compile, target)
+    command = command or _in_words(["sweep", entry.called], knobs, seeds, quick, limit, target)
     named: dict[str, Any] = dict(metric=metric, options=options, command=command, origin=origin, name=name, axes=axes)
     study = plan.begin("sweep", [(entry, {**fixed, **point}) for point in points], _seeds(seeds), **named)
     return Sweep(study, _played(study, monitor))
@@ -135,7 +137,7 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
 
 
 def _options(
-    jobs: int, quick: bool, limit: int | None, device: str | None, precision: str, compile: bool
+    jobs: int, quick: bool, limit: int | None, device: str | None, precision: str, compile: bool, target: str | None
 ) -> dict[str, Any]:
     """What holds for every run. The number of threads is fixed here: the bits of a run depend on it."""
     pick_device(device)
@@ -145,20 +147,28 @@ def _options(
         raise WrongInput(f"--limit {limit} is out of range; it is 1 or more steps")
     if jobs < 1:
         raise WrongInput(f"--jobs {jobs} is out of range; it is 1 or more")
-    runs = dict(quick=quick, limit=limit, device=device, precision=precision, compile=compile)
+    runs = dict(quick=quick, limit=limit, device=device, precision=precision, compile=compile, target=target)
     return {**runs, "threads": torch.get_num_threads(), "jobs": jobs}
 
 
 def _in_words(
-    words: Sequence[str], knobs: Mapping[str, Any], seeds: int | Sequence[int], quick: bool, limit: int | None
+    words: Sequence[str],
+    knobs: Mapping[str, Any],
+    seeds: int | Sequence[int],
+    quick: bool,
+    limit: int | None,
+    target: str | None,
 ) -> str:
     """The command line that does the same."""
     found = ["fuxian", *words]
     for name, value in knobs.items():
-        target, _, knob = name.rpartition(".")
+        whose, _, knob = name.rpartition(".")
         several = isinstance(value, list)
         between = ";" if several and isinstance(value[0], tuple | list) else ","
         text = between.join(map(shown_as, value)) if several else shown_as(value)
-        found += [f"--{target + '.' if target else ''}{knob.replace('_', '-')}", text]
+        found += [f"--{whose + '.' if whose else ''}{knob.replace('_', '-')}", text]
     found += ["--seeds", str(seeds) if isinstance(seeds, int) else ",".join(map(str, seeds))]
-    return shlex.join([*found, *["--quick"] * quick, *(["--limit", str(limit)] if limit is not None else [])])
+    found += ["--quick"] * quick
+    found += [word for flag, value in (("--limit", limit), ("--target", target)) if value is not None
+              for word in (flag, str(value))]  # fmt: skip
+    return shlex.join(found)
