@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from fuxian.contract import Batch, Objective, Splits, Stage
 from fuxian.data.images import image_data
+from fuxian.engine import launch
 from fuxian.methods.generative.cgan import CGAN, Adversarial
 from fuxian.methods.generative.vae import VAE, Bound
 from fuxian.methods.vision.lenet import recipe as lenet
@@ -375,3 +376,15 @@ def test_torchrun_prints_and_writes_once(tmp_path: Path) -> None:
     wrong = torchrun("list", folder=tmp_path)
     assert wrong.returncode == 1  # torchrun's own
     assert wrong.stderr.count("call fuxian list without it") == 1
+
+
+def test_a_scheduler_is_not_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some set WORLD_SIZE and RANK for programs of their own: this one is alone, and prints."""
+    for name, value in dict(WORLD_SIZE="4", RANK="1").items():
+        monkeypatch.setenv(name, value)
+    assert not launch.launched()
+    assert not launch.follows()
+    for name, value in dict(LOCAL_RANK="1", MASTER_ADDR="127.0.0.1", MASTER_PORT="29500").items():
+        monkeypatch.setenv(name, value)
+    assert launch.launched()
+    assert launch.follows()

@@ -10,6 +10,7 @@ from importlib import import_module
 
 import fuxian
 from fuxian.cli.terminal import Terminal
+from fuxian.engine.launch import launched
 from fuxian.errors import FuxianError, WrongInput
 from fuxian.knobs import nearest
 
@@ -69,7 +70,7 @@ def _command(words: list[str], terminal: Terminal) -> int:
         raise WrongInput(
             f"there is no {kind} {name}{nearest(name, [*COMMANDS, '--version', '--help'])}. All: fuxian --help"
         )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and name not in ("run", "resume"):
+    if launched() and name not in ("run", "resume"):
         raise WrongInput(f"torchrun starts several processes of `run` and `resume`; call fuxian {name} without it")
     module, function, _ = COMMANDS[name]
     return getattr(import_module(f"fuxian.cli.{module}"), function)(rest, terminal)

@@ -17,10 +17,11 @@ from rich.console import Console
 from rich.text import Text
 
 from fuxian import numbers
+from fuxian.engine.launch import follows
 from fuxian.errors import CheckFailed, FuxianError, Interrupted, NotFinite, OtherFailed
 
 WIDTH = 100
-FOLLOWS = int(os.environ.get("WORLD_SIZE", "1")) > 1 and os.environ.get("RANK", "0") != "0"  # not torchrun's first process
+FOLLOWS = follows()  # of several processes this is not the first
 MARKS = {"ok": "●", "short": "◆", "part": "◐", "scale": "○", "none": "–", "stopped": "■"}
 COLOURS = {"●": "green", "◆": "red", "◐": "blue", "○": "default", "–": "default", "■": "yellow"}  # they repeat the marks
 _POWERS = dict(zip("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789", strict=True))

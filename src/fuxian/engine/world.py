@@ -20,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from fuxian.engine.launch import launched
 from fuxian.engine.signals import Stopped
 from fuxian.errors import CheckFailed, OtherFailed
 
@@ -27,13 +28,12 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
 
 T = TypeVar("T")
-LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets
 LONGEST = timedelta(days=7)  # that others wait while the first evaluates; a process that dies is noticed at once
 
 
 def join() -> None:
     """Meets the other processes, if `torchrun` started this one. Called once or often, before a run begins."""
-    if dist.is_initialized() or not all(name in os.environ for name in LAUNCHED) or os.environ["WORLD_SIZE"] == "1":
+    if dist.is_initialized() or not launched():
         return
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=LONGEST)
     atexit.register(dist.destroy_process_group)
