@@ -37,7 +37,17 @@ COMMANDS = {  # name: (module, function, one line of help)
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 a check failed, 2 to 6 as in `fuxian.errors`, 70 a bug."""
     words = list(sys.argv[1:] if argv is None else argv)
-    terminal = Terminal("--json" in words)
+    code = _guarded(words, Terminal("--json" in words))
+    if (
+        launched()
+    ):  # of several processes one that ends before the others is torn down in the midst of its threads, by chance
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
+
+
+def _guarded(words: list[str], terminal: Terminal) -> int:
     try:
         code = _command(words, terminal)
         sys.stdout.flush()
