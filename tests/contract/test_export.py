@@ -15,6 +15,7 @@ from fuxian.proof.export import export_onnx
 onnxruntime = pytest.importorskip("onnxruntime")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", catalog.methods(), ids=lambda entry: entry.name)
 def test_exported_model_is_the_same(entry: catalog.Entry, tmp_path, monkeypatch, prove) -> None:
     monkeypatch.setenv("FUXIAN_RUNS", str(tmp_path))

@@ -171,6 +171,7 @@ def test_every_example_counts(entry: catalog.Entry, short: Callable[..., Run]) -
         assert count >= record[split] > 0, name  # examples, or what they hold
 
 
+@pytest.mark.slow
 @each
 def test_the_quick_setting_is_quick_and_learns(entry: catalog.Entry, short: Callable[..., Run]) -> None:
     """It is better, by what it claims or says that it learns, than after one step."""
