@@ -109,7 +109,8 @@ def train(running: Running, signals: Signals, watch: Watch) -> None:
                 shown = now
             if running.step <= FIRST or running.step % running.log_every == 0:
                 running.flush()
-            asked, due = _together(signals, now - saved > running.settings.save_seconds)
+            due = now - saved > running.settings.save_seconds
+            asked, due = _together(signals, due) if running.several else (signals.asked, due)
             if due:
                 running.save()
                 saved = perf_counter()
@@ -147,7 +148,8 @@ def _step(running: Running) -> None:
             running.note(name, value)
     else:
         _turns(running, batch)
-        world.align(running.model, running.objective)
+        if running.several:
+            world.align(running.model, running.objective)
     running.step += 1
 
 
@@ -192,7 +194,7 @@ def _turns(running: Running, batch: Any) -> None:
             number = loss.item() if loss.device.type == "cpu" else loss.detach()
             value = value + number * share
         assert player is not None
-        if not player.wants_closure:
+        if running.several and not player.wants_closure:
             number = list(running.players).index(player.name) if running.players else 0
             value, weight = world.summed(number, player.weights, value, weight)
         if weight:

@@ -93,6 +93,7 @@ class Running:
         self.waited = 0.0  # seconds spent on batches
         rank = 0 if updates else world.rank()  # what updates buffers in place does the same in every process
         self.streams = tuple(seeds.stream(settings.seed, name, of, rank) for of in ("batch", "losses"))
+        self.several = world.size() > 1  # processes
         self.share = 1.0  # of this process in the newest batch; the shares of all processes are 1 together
         self._order: tuple[int, tuple[Tensor, ...]] | None = None  # epoch, and the indices of its batches
 
@@ -112,7 +113,7 @@ class Running:
             )
             self._order = epoch, order.to(getattr(self.data.train, "device", "cpu")).split(self.batch)
         indices = self._order[1][place]
-        if world.size() > 1 and not defines(self.objective, "update"):
+        if self.several and not defines(self.objective, "update"):
             part = indices.tensor_split(world.size())[world.rank()]
             self.share = len(part) / len(indices)
             indices = part if len(part) else indices[:1]  # a last batch of fewer examples than processes: it counts for 0
