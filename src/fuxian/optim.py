@@ -30,6 +30,7 @@ class Optimizer:
     clip      largest 2-norm of the player's gradient; None: not clipped
     ema       decay of the exponential moving average that is judged in place of the last weights; None: no average
     of        names of the submodules that this player steps; default: the submodule of the player's own name
+    carries   whether moments and step count go on from the stage before, of its player of this name
     """
 
     make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -39,6 +40,7 @@ class Optimizer:
     ema: float | None = None
     schedule: Schedule | None = None
     of: str | Sequence[str] = ()
+    carries: bool = False
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -70,6 +72,7 @@ class Step(TypedDict, total=False):
     ema: float | None
     schedule: Schedule | None
     of: str | Sequence[str]
+    carries: bool
 
 
 def adam(lr: float, *, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8, **step: Unpack[Step]) -> Optimizer:

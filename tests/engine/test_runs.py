@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fuxian import load, measure
 from fuxian.contract import Stage
 from fuxian.engine import seeds
+from fuxian.errors import ContractError
 from fuxian.optim import adam, cosine, sgd
 
 from . import toys
@@ -263,3 +264,32 @@ def test_compiled_modules_train(tmp_path: Path) -> None:
     compiled = toys.play(toys.one(model=Names, optimizer=players), tmp_path, compile=True)
     assert compiled.metrics["val/loss"] == pytest.approx(plain.metrics["val/loss"], rel=1e-4)
     assert load(compiled).model.state_dict().keys() == load(plain).model.state_dict().keys()
+
+
+@pytest.mark.parametrize("carries", [True, False])
+def test_moments_go_on_from_the_stage_before_where_they_are_asked_to(carries: bool, tmp_path: Path) -> None:
+    """Two stages of 5 steps on the whole split are then one of 10, to the bit."""
+
+    def weights(*steps: int) -> list[Tensor]:
+        torch.manual_seed(0)
+        model = toys.mlp()
+
+        def recipe() -> Iterator[Stage]:
+            for i, count in enumerate(steps):
+                optimizer = adam(0.01, carries=carries)
+                yield Stage(model, toys.rows(), toys.Classify(), optimizer, steps=count, name=f"part-{i}")
+
+        toys.play(recipe, tmp_path / f"{len(steps)}")
+        return [p.detach() for p in model.parameters()]
+
+    together = all(torch.equal(a, b) for a, b in zip(weights(5, 5), weights(10), strict=True))
+    assert together is carries
+
+
+def test_moments_do_not_go_on_to_other_weights(tmp_path: Path) -> None:
+    def recipe() -> Iterator[Stage]:
+        for name, model in (("one", toys.mlp()), ("two", nn.Sequential(toys.mlp(), nn.Linear(3, 3)))):
+            yield Stage(model, toys.rows(), toys.Classify(), adam(0.01, carries=True), steps=2, name=name)
+
+    with pytest.raises(ContractError, match=r"carries on from the stage before, whose weight 0\.weight it does not step"):
+        toys.play(recipe, tmp_path)

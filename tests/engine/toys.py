@@ -132,6 +132,13 @@ def shared() -> Iterator[Stage]:
     yield Stage(head, rows(), Classify(), sgd(0.1, momentum=0.9), steps=5, batch=16, name="fine-tune")
 
 
+def carried() -> Iterator[Stage]:
+    """A stream of three stages whose Adam goes on from one to the next."""
+    model = mlp(dropout=0.3)
+    for name in ("one", "two", "three"):
+        yield Stage(model, rows(noise=0.1), Classify(), adam(0.01, ema=0.9, carries=True), steps=5, batch=16, name=name)
+
+
 def early() -> Iterator[Stage]:
     """The best weights are kept, and it stops when they are not beaten: at this rate after a few evaluations."""
     yield Stage(
@@ -377,7 +384,7 @@ def informed() -> Iterator[Stage]:
 
 
 TOYS: list[Callable[[], Iterator[Stage]]] = [
-    plain, long, gan, shared, early, strides, lloyd, weighted, second_order, picture, decides, sampled, tasks, teacher,
+    plain, long, gan, shared, carried, early, strides, lloyd, weighted, second_order, picture, decides, sampled, tasks, teacher,
     informed,
 ]  # fmt: skip
 

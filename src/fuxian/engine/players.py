@@ -71,15 +71,33 @@ class Player:
         average = dict(zip(self.named, self.average, strict=True)) if self.average is not None else None
         return {"optimizer": by_name, "average": average}
 
+    def carry(self, state: dict[str, Any]) -> None:
+        """Goes on with the moments of the last stage's player; an average begins anew."""
+        strange = [
+            name for name, saved in state["optimizer"].items()
+            if name not in self.named or any(
+                isinstance(value, Tensor) and value.dim() and value.shape != self.named[name].shape for value in saved.values()
+            )
+        ]  # fmt: skip
+        if strange:
+            raise ContractError(
+                f"player {self.name} carries on from the stage before, whose weight {strange[0]} it does not step",
+                do="keep the model, or leave carries= out",
+            )
+        self._load_moments(state)
+
     def load(self, state: dict[str, Any]) -> None:
+        self._load_moments(state)
+        if self.average is not None:
+            for average, saved in zip(self.average, state["average"].values(), strict=True):
+                average.copy_(saved)
+
+    def _load_moments(self, state: dict[str, Any]) -> None:
         for name, saved in state["optimizer"].items():
             weight = self.named[name]
             self.optimizer.state[weight] = {key: _like(weight, value) for key, value in saved.items()}
             if self.optimizer.defaults.get("fused") and "step" in saved:  # counted where the kernel runs
                 self.optimizer.state[weight]["step"] = saved["step"].to(weight.device)
-        if self.average is not None:
-            for average, saved in zip(self.average, state["average"].values(), strict=True):
-                average.copy_(saved)
 
 
 def _like(weight: Tensor, saved: Any) -> Any:

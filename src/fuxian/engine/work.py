@@ -33,9 +33,10 @@ def work(
         played: list[str] = []
         counts: dict[str, dict[str, float]] = {}
         log_ends = 0  # where the log of the finished stages ends
+        carried: dict[str, Any] = {}  # what players of the last stage hand on
 
         def play(stage: Stage, name: str) -> judge.Result:
-            nonlocal log_ends
+            nonlocal log_ends, carried
             played.append(name)
             check_data(stage.data, name, info, folder.path)
             saved, damaged = folder.finished(name)
@@ -43,11 +44,11 @@ def work(
                 for message in damaged:
                     watch.note(f"{message}; training the stage again from its beginning")
                 folder.forget_after(played)  # first: the log is cut to here, and theirs would be longer
-                saved = train_stage(Running(stage, name, folder, settings), info, log_ends, signals, watch)
+                saved = train_stage(Running(stage, name, folder, settings), carried, info, log_ends, signals, watch)
             else:
                 restore(stage, name, saved, settings.device)
                 folder.forget_steps(name)  # a kill may have come between the stage's end and this
-            log_ends = saved["log"]
+            log_ends, carried = saved["log"], saved.get("players", {})
             counts[name] = saved["counts"]
             record = next((r for r in info["stages"] if r["name"] == name), {"name": name})
             watch.stage_ended(record, saved["metrics"])
@@ -65,8 +66,10 @@ def work(
         watch.ended(folder.path, info, metrics)
 
 
-def train_stage(running: Running, info: dict[str, Any], log_began: int, signals: Signals, watch: Watch) -> dict[str, Any]:
-    """Trains, judges and draws a stage, and writes what it came to."""
+def train_stage(
+    running: Running, carried: Mapping[str, Any], info: dict[str, Any], log_began: int, signals: Signals, watch: Watch
+) -> dict[str, Any]:
+    """Trains, judges and draws a stage, and writes what it came to. `carried` is what the last one's players hand on."""
     folder, name = running.folder, running.name
     check_data(running.data, name, info, folder.path)
     saved, damaged = folder.newest(name)
@@ -77,6 +80,9 @@ def train_stage(running: Running, info: dict[str, Any], log_began: int, signals:
         running.load(saved)
     else:
         folder.cut_log(log_began)
+        for player in running.players.values():
+            if player.spec.carries and player.name in carried:
+                player.carry(carried[player.name])
     record = _stage_record(running, next((r for r in info["stages"] if r["name"] == name), {}))
     info["stages"] = [r for r in info["stages"] if r["name"] != name] + [record]
     folder.write_info(info)
@@ -112,6 +118,7 @@ def train_stage(running: Running, info: dict[str, Any], log_began: int, signals:
         "history": running.history,
         "log": folder.log_length(),
         "tensors": running.tensors(frozen=True),
+        "players": {name: player.state() for name, player in running.players.items() if player.spec.carries},
     }
     folder.write_info(info)  # first: a stage that is finished is not looked at again
     folder.finish(name, tree)

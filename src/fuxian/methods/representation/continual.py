@@ -6,8 +6,8 @@ Paper    Kirkpatrick et al., PNAS 114(13), 2017, arXiv:1612.00796: eq. 3 (the pe
          Chaudhry et al., ECCV 2018, arXiv:1801.10112: eq. 3 (forgetting)
 Code     GMvandeVen/continual-learning @ f0b1461: data.py, train.py, encoder.py and continual_learner.py are the protocol,
          param_values.py has λ for each scenario
-Departs  Adam starts anew at each task; joint training in the task scenario draws from all tasks in one batch, not a part of
-         the batch from each; the Fisher information is divided by the number of images (theirs: by one less)
+Departs  joint training in the task scenario draws from all tasks in one batch, not a part of the batch from each; the Fisher
+         information is divided by the number of images (theirs: by one less)
 """
 
 from collections.abc import Iterator, Sequence
@@ -226,7 +226,8 @@ def recipe(
         test = of_tasks(images.test, order, 0, task + 1)  # of all tasks so far
         stream = ImageSplits(train, None, test, name=images.name, names=names, hashes=images.hashes)
         objective = Stream(scenario, names, task + 1, strength, memory, matrix)
-        yield Stage(model, stream, objective, adam(lr), steps=steps, batch=batch, drop_last=True, name=f"task-{task + 1}")
+        optimizer = adam(lr, carries=True)  # one for the whole stream: train.py
+        yield Stage(model, stream, objective, optimizer, steps=steps, batch=batch, drop_last=True, name=f"task-{task + 1}")
         each = [of_tasks(images.test, order, k, k + 1) for k in range(task + 1)]
         matrix.append([measure(model, objective, split, 1000)["accuracy"] for split in each])
         if strategy == "ewc":  # one term a task: in Table 4 "Online EWC", one for all, is another row
