@@ -384,8 +384,8 @@ def informed() -> Iterator[Stage]:
 
 
 TOYS: list[Callable[[], Iterator[Stage]]] = [
-    plain, long, gan, shared, carried, early, strides, lloyd, weighted, second_order, picture, decides, sampled, tasks, teacher,
-    informed,
+    plain, long, gan, shared, carried, early, strides, lloyd, weighted, second_order, picture, decides, sampled, tasks,
+    teacher, informed,
 ]  # fmt: skip
 
 

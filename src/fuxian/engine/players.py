@@ -73,12 +73,9 @@ class Player:
 
     def carry(self, state: dict[str, Any]) -> None:
         """Goes on with the moments of the last stage's player; an average begins anew."""
-        strange = [
-            name for name, saved in state["optimizer"].items()
-            if name not in self.named or any(
-                isinstance(value, Tensor) and value.dim() and value.shape != self.named[name].shape for value in saved.values()
-            )
-        ]  # fmt: skip
+        moments = [(name, value) for name, of in state["optimizer"].items() for value in of.values()]
+        shapes = {name: [weight.shape, torch.Size()] for name, weight in self.named.items()}  # a step count has none
+        strange = [n for n, value in moments if isinstance(value, Tensor) and value.shape not in shapes.get(n, ())]
         if strange:
             raise ContractError(
                 f"player {self.name} carries on from the stage before, whose weight {strange[0]} it does not step",

@@ -6,8 +6,8 @@ Paper    Kirkpatrick et al., PNAS 114(13), 2017, arXiv:1612.00796: eq. 3 (the pe
          Chaudhry et al., ECCV 2018, arXiv:1801.10112: eq. 3 (forgetting)
 Code     GMvandeVen/continual-learning @ f0b1461: data.py, train.py, encoder.py and continual_learner.py are the protocol,
          param_values.py has λ for each scenario
-Departs  joint training in the task scenario draws from all tasks in one batch, not a part of the batch from each; the Fisher
-         information is divided by the number of images (theirs: by one less)
+Departs  joint training in the task scenario draws from all tasks in one batch, not a part of the batch from each; the
+         Fisher information is divided by the number of images (theirs: by one less)
 """
 
 from collections.abc import Iterator, Sequence
