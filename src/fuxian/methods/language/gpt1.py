@@ -38,7 +38,12 @@ CLAIMS = [
           knobs=dict(depth=12, width=768, heads=12, context=512, vocabulary=40258, pretrain_batch=64, pretrain_lr=2.5e-4,
                      pretrain_warmup=2000, lr=6.25e-5),
           needs="100 epochs of BooksCorpus, and the phrases of SST-2 that GLUE trains on"),
-    Claim("test/accuracy", 0.840, where="Table 5, SST2, without pre-training", tolerance=0.010, seeds=5,
+    # The gain by pre-training, at a size that two cores train: these two.
+    Claim("test/accuracy", 0.913, where="Table 4, SST2", tolerance=0.010, seeds=3,
+          comparison="theirs has 12 layers of 768 units, ours 4 of 192; theirs pre-trains for 100 epochs on BooksCorpus, "
+                     "ours for 2,000 steps on WikiText-2; theirs trains on the phrases of GLUE, some 67,000, ours on "
+                     "6,920 whole sentences"),
+    Claim("test/accuracy", 0.840, where="Table 5, SST2, without pre-training", tolerance=0.010, seeds=3,
           knobs=dict(pretrain_steps=0),
           comparison="theirs has 12 layers of 768 units, ours 4 of 192; theirs trains on the phrases of GLUE, some 67,000, "
                      "ours on 6,920 whole sentences"),

@@ -39,7 +39,8 @@ CLAIMS = [  # one run is published of each depth, but of 110, whose five spread 
     Claim("test/accuracy", 0.949, where="zalandoresearch/fashion-mnist, README.md, ResNet18", tolerance=0.005, seeds=3,
           knobs=dict(depth=18, shortcut="B"),  # 0.005: two standard errors of a rate counted on 10,000 images
           comparison="theirs also turns images and flips them upside down, its length not given; ours 15 epochs of crops "
-                     "and mirror images"),
+                     "and mirror images",
+          needs="a GPU: three times 15 epochs of 11 million weights"),
 ]  # fmt: skip
 QUICK = dict(data="digits", depth=8, flip=False, epochs=3, batch=32)
 
