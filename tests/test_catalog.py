@@ -31,7 +31,7 @@ ELSEWHERE = dict(data="citeseer")
 PAPER = Paper("On averages", "Mean & Median", 1901, arxiv="0000.00001")
 CLAIMS = [
     Claim("test/accuracy", 0.8, where="Table 1", tolerance=0.01, seeds=20),  # a comment
-    Claim("test/loss", -1.5, "Table 2", 0.1, 3, better="lower", knobs=ELSEWHERE),
+    Claim("test/loss", -1.5, "Table 2", 3, 0.1, better="lower", knobs=ELSEWHERE),
 ]
 QUICK = {"data": "karate", "epochs": 4}
 
@@ -95,8 +95,8 @@ def test_a_file_is_read_without_running_it(here: Path) -> None:
     assert (mine.title, mine.zh) == ("Averages: each row's mean", "平均")
     assert mine.paper == Paper("On averages", "Mean & Median", 1901, arxiv="0000.00001")
     assert mine.claims == [
-        Claim("test/accuracy", 0.8, "Table 1", 0.01, 20),
-        Claim("test/loss", -1.5, "Table 2", 0.1, 3, "lower", dict(data="citeseer")),
+        Claim("test/accuracy", 0.8, "Table 1", 20, 0.01),
+        Claim("test/loss", -1.5, "Table 2", 3, 0.1, "lower", dict(data="citeseer")),
     ]
     assert mine.quick == dict(data="karate", epochs=4)
     assert mine.lines == len(MINE.splitlines()) + 2
@@ -232,7 +232,7 @@ RECIPE = "def recipe(n: int = 1):\n    yield n\n"
         (RECIPE + "CLAIMS = [c for c in x]\n", "mine.py, line 3: CLAIMS is not a literal"),
         (
             RECIPE + "CLAIMS = [Claim('a', 1.0)]\n",
-            "mine.py, line 3: CLAIMS Claim missing 3 required positional arguments: 'where', 'tolerance', and 'seeds'",
+            "mine.py, line 3: CLAIMS Claim missing 2 required positional arguments: 'where' and 'seeds'",
         ),
         (RECIPE + "CLAIMS = [1]\n", "mine.py: CLAIMS is not a list of Claim"),
         (RECIPE + "PAPER = 'a title'\n", "mine.py: PAPER is not a Paper, or None"),

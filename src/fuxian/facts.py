@@ -28,18 +28,29 @@ class Claim:
     than `tolerance`. `knobs` are differences from the recipe's defaults.
 
     `comparison` says in words how our setting differs from the published one: then there is no verdict, only two
-    numbers. `needs` says what was not at hand (hardware, weights, data): then it reads *at scale only*.
+    numbers. `needs` says what was not at hand (hardware, weights, data): then it reads *at scale only*. Where no number
+    is published `value` is None and `where` says so: then ours is *measured*, and stands alone.
     """
 
     metric: str
-    value: float
+    value: float | None
     where: str
-    tolerance: float
     seeds: int
+    tolerance: float = 0.0
     better: Literal["higher", "lower"] = "higher"
     knobs: dict[str, Any] = field(default_factory=dict)
     comparison: str = ""
     needs: str = ""
+
+    @property
+    def published(self) -> tuple[float, ...]:
+        """Value and tolerance, whose digits are kept wherever they are written; nothing where no number is published."""
+        return () if self.value is None else (self.value, self.tolerance)
+
+    @property
+    def decidable(self) -> bool:
+        """Whether it can be held or fail: a published number, in its own setting."""
+        return self.value is not None and not self.comparison
 
 
 @dataclass(frozen=True)

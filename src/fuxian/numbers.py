@@ -24,7 +24,7 @@ _SHARES = {"accuracy", "error", "precision", "recall", "f1", "purity", "cer", "w
 _LOWER = set(
     "loss error perplexity ppl inertia distortion nll nelbo bpc bpb bpd bits mse rmse mae mape smape mase crps qice cer "
     "wer fid kid lpips brier ece mmd divergence distance energy forgetting gap sweeps estimate regret residual "
-    "seconds".split()
+    "seconds style content".split()
 )
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -103,7 +103,10 @@ class Scale:
     unit: str
     digits: int
 
-    def value(self, value: float) -> str:
+    def value(self, value: float | None) -> str:
+        """`81.6`; a dash for None, which nobody measured or published."""
+        if value is None:
+            return NONE
         return fixed(value * self.factor, self.digits) if isfinite(value) else "not a number"
 
     def gap(self, value: float) -> str:

@@ -139,7 +139,36 @@ def test_a_claim_is_recorded_in_place_of_the_one_before(method: Path) -> None:
     assert len(json.loads(path.read_text())["claims"]) == 1
     assert [one.values for one in recorded(entry)] == [(), (0.815, 0.815), ()]
     method.write_text(METHOD + "\n")
-    assert "file has changed since" in proof("claim").evidence
+    assert "the file has changed since: fuxian verify gcn --check" in proof("claim").evidence
+
+
+def test_what_is_not_published_is_measured_and_compared_claims_are_not_counted(method: Path) -> None:
+    method.write_text(
+        METHOD.replace(
+            "CLAIMS = [",
+            """CLAIMS = [
+    Claim("test/style", None, where="no number is published", seeds=2, better="lower"),
+    Claim("test/accuracy", 0.9, where="Table 3", seeds=2, comparison="half the data"),""",
+        )
+    )
+    entry = catalog.find("gcn")
+    style, _, cora, *_ = entry.claims
+    assert (proof("claim").mark, proof("claim").word) == ("none", "not yet")
+    record_claim(method, style, {"values": [0.049, 0.057], "seeds": [0, 1]})
+    assert (proof("claim").mark, proof("claim").word) == ("none", "not yet")  # of the two that can be decided
+    record_claim(method, cora, {"values": [0.815, 0.815], "seeds": [0, 1]})
+    assert (proof("claim").mark, proof("claim").word) == ("part", "1 of 2")
+    assert proof("claim").evidence.startswith("style measured: 0.053 ± 0.006; Table 3 not yet; ")
+    method.write_text(
+        METHOD.partition("CLAIMS")[0]
+        + f"""CLAIMS = [
+    Claim("test/accuracy", 0.660, where="Table 2, NELL", seeds=2, knobs=dict(data="nell"), needs="data"),
+    Claim("test/style", None, where="no number is published", seeds=2, better="lower"),
+]
+{METHOD.partition("]")[2]}"""
+    )
+    assert (proof("claim").mark, proof("claim").word) == ("scale", "measured: 0.053 ± 0.006")
+    assert "publish" not in proof("claim").evidence
 
 
 def test_words_for_a_distance_do_not_hide_it(method: Path) -> None:

@@ -16,6 +16,7 @@ from fuxian.proof.claims import matching, verdict
 
 HIGHER = Claim("test/accuracy", 0.815, where="Table 2", tolerance=0.010, seeds=3)
 LOWER = Claim("test/error", 0.0095, where="Fig. 9", tolerance=0.0010, seeds=3, better="lower")
+UNPUBLISHED = Claim("style", None, where="no number is published", seeds=3, better="lower")
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,9 @@ LOWER = Claim("test/error", 0.0095, where="Fig. 9", tolerance=0.0010, seeds=3, b
         (replace(HIGHER, needs="a GPU"), [0.815] * 3, "reproduced", "ok"),  # then it was at hand
         (replace(HIGHER, comparison="half the data"), [0.815] * 3, "comparison", "scale"),
         (replace(HIGHER, comparison="half the data"), [0.1], "comparison", "scale"),
+        (UNPUBLISHED, [0.3] * 3, "measured", "scale"),
+        (UNPUBLISHED, [], "not yet", "none"),
+        (replace(UNPUBLISHED, needs="a GPU"), [], "at scale only", "scale"),
     ],
 )
 def test_words(claim: Claim, values: list[float], word: str, mark: str) -> None:
@@ -55,6 +59,10 @@ def test_numbers() -> None:
     assert verdict(LOWER, [0.0095] * 3).outside == 0
     assert isnan(verdict(HIGHER, [0.8]).std)
     assert isnan(verdict(HIGHER, []).mean)
+    measured = verdict(UNPUBLISHED, [0.2, 0.3, 0.4])
+    assert measured.mean == pytest.approx(0.3)
+    assert isnan(measured.gap)
+    assert not measured.decided
 
 
 def test_too_few_seeds_say_so() -> None:

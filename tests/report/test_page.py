@@ -121,6 +121,28 @@ def test_the_four_openings(runs: Any, accuracies: list[float], mark: str, words:
     assert page.said("big") == big or page.said("big soft") == big
 
 
+def test_a_number_that_is_not_published_is_measured(runs: Any, methods: Path) -> None:
+    file = methods / "graph" / "gcn.py"
+    begin, _, rest = file.read_text(encoding="utf-8").partition("CLAIMS = [\n")
+    claim = 'Claim("test/accuracy", None, where="no number is published", seeds=3),\n'
+    file.write_text(f"{begin}CLAIMS = [\n{claim}]\n{rest.partition(']')[2]}", encoding="utf-8")
+    folder = runs.seeds(NEAR[:3])
+    page = check(write_report(folder))
+    assert title(page) == ("scale", "Measured")
+    assert page.said("big") == "81.6 ± 0.4 %"
+    opening, table = page.source.split("<caption>")[:2]
+    assert "No number is published." in opening
+    assert "The paper says" not in opening
+    assert "tolerance" not in opening
+    row = next(row for row in table.split("<tr>") if ">accuracy<" in row)
+    assert 'data-l="paper">–<' in row
+    assert json.loads((folder / "verdict.json").read_text())["claims"][0] | {"std": 0} == {
+        "metric": "test/accuracy", "value": None, "where": "no number is published", "seeds": 3, "tolerance": 0.0,
+        "better": "higher", "knobs": {}, "comparison": "", "needs": "", "word": "measured", "values": NEAR[:3],
+        "mean": pytest.approx(0.816), "std": 0, "gap": None,
+    }  # fmt: skip
+
+
 def test_at_scale_only_is_in_the_table(runs: Any) -> None:
     page = check(write_report(runs.one()))
     row = next(row for row in page.source.split("<tr>") if "NELL" in row)

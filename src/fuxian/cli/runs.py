@@ -230,14 +230,14 @@ def _tell(
     for name in telling_names(runs[0].metrics, runs[0].info, {one.claim.metric for one in judged}):
         claims = [one.claim for one in judged if one.claim.metric == name]
         count = runs[0].counts.get(name)
-        scaled = scale(name, values[name], count=count, literals=[n for c in claims for n in (c.value, c.tolerance)])
+        scaled = scale(name, values[name], count=count, literals=[n for c in claims for n in c.published])
         spread = stdev(values[name]) if len(runs) > 1 else nan
         ours = scaled.with_unit(scaled.spread(fmean(values[name]), spread))
         of_split = runs[0].info["stages"][-1].get(name.partition("/")[0])
         over = plural(of_split, "example") if count and count == of_split else f"over {count:,.0f}" if count else ""
         beside = [over] * bool(count) + [plural(len(runs), "seed")] * (len(runs) > 1)
         terminal.say(f"  {name:<18} {ours:<15} {', '.join(beside)}".rstrip())
-        for claim in claims:
+        for claim in [one for one in claims if one.value is not None]:
             tolerance = f"{claim.where}; tolerance ± {scaled.value(claim.tolerance)} over {plural(claim.seeds, 'seed')}"
             terminal.say(f"  {'the paper':<18} {scaled.with_unit(scaled.value(claim.value)):<15} {tolerance}")
     if entry is not None and judged and judged[0].word == "in part":

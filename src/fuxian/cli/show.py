@@ -20,7 +20,7 @@ from fuxian.cli.terminal import MARKS, Terminal, coloured
 from fuxian.errors import WrongInput
 from fuxian.knobs import Knob, listed, nearest
 from fuxian.numbers import NONE, duration, plural, scale
-from fuxian.proof.card import Proof, card, recorded, sentence
+from fuxian.proof.card import Proof, card, name, recorded, sentence
 from fuxian.proof.claims import Verdict
 from fuxian.proof.record import claim_record
 
@@ -136,13 +136,14 @@ def info(words: Sequence[str], terminal: Terminal) -> int:
 
     if entry.quick:
         terminal.say(f"Quick, offline:         fuxian run {entry.called} --quick")
-    at_hand = next((claim for claim in entry.claims if not claim.needs), None)
+    at_hand = next((claim for claim in sorted(entry.claims, key=lambda c: not c.decidable) if not claim.needs), None)
     if at_hand is not None:
         differing = [
             word for name, value in at_hand.knobs.items() for word in ("--" + name.replace("_", "-"), plain(value))
         ]
         over_seeds = f"{shlex.join(['fuxian', 'run', entry.called, *differing])} --seeds {at_hand.seeds}"
-        terminal.say(f"For a verdict:          {f'fuxian verify {entry.name}' if entry.module else over_seeds}")
+        what = "For a verdict:" if at_hand.decidable else "Over its seeds:"
+        terminal.say(f"{what:<24}{f'fuxian verify {entry.name}' if entry.module else over_seeds}")
     return 0
 
 
@@ -173,12 +174,12 @@ def _in_words(name: str) -> str:
 
 def _claimed(entry: Entry) -> str:
     """The first published number."""
-    if not entry.claims:
+    first = next((claim for claim in entry.claims if claim.value is not None), None)
+    if first is None:
         return NONE
-    first = entry.claims[0]
-    scaled = scale(first.metric, literals=(first.value,))
-    name = first.metric.rpartition("/")[2].replace("_", " ")
-    return f"{name} {scaled.with_unit(scaled.value(first.value))}"
+    scaled = scale(first.metric, literals=first.published)
+    metric = first.metric.rpartition("/")[2].replace("_", " ")
+    return f"{metric} {scaled.with_unit(scaled.value(first.value))}"
 
 
 def seconds_a_seed(entry: Entry) -> float | None:
@@ -252,14 +253,14 @@ def _result(entry: Entry, claim: Proof) -> str:
     if len(decided) != 1:
         return f"{claim.word} reproduced" if decided else claim.word
     judged = decided[0]
-    name = judged.claim.metric.rpartition("/")[2].replace("_", " ")
-    return f"{name} {_ours(judged)}, {sentence(judged)}"
+    metric = judged.claim.metric.rpartition("/")[2].replace("_", " ")
+    return f"{metric} {_ours(judged)}, {sentence(judged)}"
 
 
 def _ours(judged: Verdict) -> str:
     if not judged.values:
         return NONE
-    scaled = scale(judged.claim.metric, judged.values, literals=(judged.claim.value,))
+    scaled = scale(judged.claim.metric, judged.values, literals=judged.claim.published)
     return scaled.with_unit(scaled.spread(fmean(judged.values), judged.std))
 
 
@@ -269,17 +270,16 @@ def claims(judged: Sequence[Verdict]) -> Table:
         right = column in ("ours", "paper", "gap", "seeds")
         table.add_column(column, justify="right" if right else "left", no_wrap=column != "where")
     for one in judged:
-        scaled = scale(one.claim.metric, one.values, literals=(one.claim.value,))
+        where = one.claim.where if one.claim.value is not None else f"{name(one.claim, [])}: {one.claim.where}"
+        why = {"comparison": one.claim.comparison, "at scale only": one.claim.needs}
+        scaled = scale(one.claim.metric, one.values, literals=one.claim.published)
         table.add_row(
-            coloured(f"{MARKS[one.mark]} {sentence(one)}"),
+            coloured(f"{MARKS[one.mark]} {one.word if one.word == 'measured' else sentence(one)}"),
             coloured(_ours(one)),
             coloured(scaled.with_unit(scaled.value(one.claim.value))),
             coloured(scaled.gap(one.gap)),
             str(len(one.values) or NONE),
-            coloured(
-                one.claim.where
-                + (f"; {one.claim.comparison or one.claim.needs}" if one.word in ("comparison", "at scale only") else "")
-            ),
+            coloured("; ".join(filter(None, [where, why.get(one.word, "")]))),
         )
     return table
 

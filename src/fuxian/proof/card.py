@@ -45,7 +45,10 @@ def recorded(entry: Entry) -> list[Verdict]:
 
 
 def sentence(judged: Verdict) -> str:
-    """`reproduced`, `short by 1.4`, `one seed`: what follows the name of a claim."""
+    """`reproduced`, `short by 1.4`, `one seed`, `measured: 0.053 ± 0.004`: what follows the name of a claim."""
+    if judged.word == "measured":
+        scaled = scale(judged.claim.metric, judged.values)
+        return f"measured: {scaled.with_unit(scaled.spread(judged.mean, judged.std))}"
     if judged.word == "in part":
         return "one seed" if len(judged.values) == 1 else f"{len(judged.values)} of {judged.claim.seeds} seeds"
     if judged.word in ("short", "above"):
@@ -56,7 +59,7 @@ def sentence(judged: Verdict) -> str:
 def distance(judged: Verdict) -> str:
     """How far the mean is from the published value, with as many digits as it takes to be beyond the tolerance."""
     claim = judged.claim
-    scaled = scale(claim.metric, judged.values, literals=(claim.value, claim.tolerance))
+    scaled = scale(claim.metric, judged.values, literals=claim.published)
     digits, gap = scaled.digits, abs(judged.gap) * scaled.factor
     while judged.outside > 0 and digits < 8 and round(gap, digits) <= claim.tolerance * scaled.factor:
         digits += 1
@@ -119,20 +122,27 @@ def _claims(entry: Entry, today: str) -> Proof:
     evidence = "; ".join(f"{name(one.claim, entry.claims)} {sentence(one)}" for one in judged)
     old = [claim_record(entry.key, one.claim) for one in judged if one.values]
     if any(one and one["method_sha256"] != today for one in old):
-        evidence += "; the method’s file has changed since"
-    due = [one for one in judged if one.mark != "scale"] or judged
+        evidence += f"; the file has changed since: fuxian verify {entry.name} --check"
+    due = [one for one in judged if one.claim.decidable and one.mark != "scale"] or judged
     holding, failing = ([one for one in due if one.mark == mark] for mark in ("ok", "short"))
     if len(due) == 1 or not (holding or failing):
-        first = min(due, key=lambda one: ("ok", "short", "part", "scale", "none").index(one.mark))
+        best = ("ok", "short", "part", "none", "scale")  # what waits for hardware says least
+        first = min(due, key=lambda one: (not one.values, best.index(one.mark)))
         return Proof("claim", first.mark, sentence(first), evidence)
     mark: Mark = "ok" if len(holding) == len(due) else "short" if len(failing) == len(due) else "part"
     return Proof("claim", mark, f"{len(holding)} of {len(due)}", evidence)
 
 
 def name(claim: Claim, among: list[Claim]) -> str:
-    """What tells a claim from its neighbours: `Cora` of `Table 2, Cora`; with its metric where two stand in one place."""
-    places = [one.where for one in among]
+    """What tells a claim from its neighbours: `Cora` of `Table 2, Cora`; with its metric where two stand in one place.
+
+    Where no number is published it is the metric alone.
+    """
+    metric = claim.metric.rpartition("/")[2].replace("_", " ")
+    if claim.value is None:
+        return metric
+    places = [one.where for one in among if one.value is not None]
     parts = claim.where.split(", ")
     where = ", ".join(parts[1:]) if len(parts) > 1 and len({place.split(", ")[0] for place in places}) == 1 else claim.where
-    twins = [one for one in among if one.where == claim.where]
-    return where if len(twins) == 1 else f"{where}, {claim.metric.rpartition('/')[2].replace('_', ' ')}"
+    alike = any(one.where == claim.where and one.metric != claim.metric for one in among)
+    return f"{where}, {metric}" if alike else where

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from fuxian.facts import Claim
 
-Word = Literal["reproduced", "above", "short", "comparison", "at scale only", "in part", "not yet"]
+Word = Literal["reproduced", "above", "short", "comparison", "measured", "at scale only", "in part", "not yet"]
 Mark = Literal["ok", "short", "part", "scale", "none"]
 
 _MARKS: dict[Word, Mark] = {
@@ -19,6 +19,7 @@ _MARKS: dict[Word, Mark] = {
     "above": "ok",
     "short": "short",
     "comparison": "scale",
+    "measured": "scale",
     "at scale only": "scale",
     "in part": "part",
     "not yet": "none",
@@ -27,7 +28,10 @@ _MARKS: dict[Word, Mark] = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim beside our numbers, all in the metric's own unit. `mean` and `gap` are NaN where nothing was run."""
+    """A claim beside our numbers, all in the metric's own unit.
+
+    `mean` is NaN where nothing was run; `gap` there too, and where no number is published.
+    """
 
     claim: Claim
     word: Word
@@ -66,12 +70,13 @@ def verdict(claim: Claim, values: Sequence[float]) -> Verdict:
     above           better by more than the tolerance: look for the reason in the protocol
     short           worse by more than the tolerance, or not a number
     comparison      the setting is another than the published one
+    measured        no number is published
     at scale only   it needs what was not at hand, and nothing was run
     in part         fewer seeds than the claim asks for
     not yet         nothing was run
     """
     mean, std = mean_std(values)
-    gap = mean - claim.value
+    gap = nan if claim.value is None else mean - claim.value
     return Verdict(claim, _word(claim, values, gap), tuple(values), mean, std, gap)
 
 
@@ -85,6 +90,8 @@ def mean_std(values: Sequence[float]) -> tuple[float, float]:
 def _word(claim: Claim, values: Sequence[float], gap: float) -> Word:
     if not values:
         return "at scale only" if claim.needs else "not yet"
+    if claim.value is None:
+        return "measured"
     if claim.comparison:
         return "comparison"
     if len(values) < claim.seeds:

@@ -101,8 +101,8 @@ def _verdict_opening(report: Report, judged: Verdict) -> Opening:
     what = f"{spoken(claim.metric)}{f' on {data}' if data else ''}"
     n = len(judged.values)
     over = f", mean and standard deviation over {plural(n, 'seed')}" if n > 1 else ""
-    paper = written.value(claim.value)
-    say = f"{what}{over}. The paper says {paper} ({claim.where})."
+    paper = f"The paper says {written.value(claim.value)} ({claim.where})."
+    say = f"{what}{over}. {as_sentence(claim.where) if claim.value is None else paper}"
     outside = signed(judged.outside * written.factor, written.digits).lstrip("+")
     if judged.word == "short" and isfinite(judged.mean):
         say += f" The mean is {outside} outside the tolerance."
@@ -114,23 +114,14 @@ def _verdict_opening(report: Report, judged: Verdict) -> Opening:
     notes, command = [], ""
     if judged.word == "comparison":
         notes.append(as_sentence(f"Not the published setting: {claim.comparison}"))
-    if n > 1:
+    if n > 1 and claim.value is not None:
         notes.append("One disc is one seed, the diamond their mean; the hatched band is the claim’s tolerance.")
     notes += _counted(report, claim.metric)
     if judged.word == "in part":
         command = run_command(report, seeds=claim.seeds)
         seconds = fmean(run.seconds for run in report.done) * claim.seeds
         notes.append(f"The claim asks for {plural(claim.seeds, 'seed')}, about {duration(seconds)} here:")
-    plot = plots.strip(
-        _strip_label(what, judged, written),
-        claim.value * written.factor,
-        claim.tolerance * written.factor,
-        [value * written.factor for value in judged.values],
-        write=lambda value: fixed(value, written.digits),
-        mean=judged.mean * written.factor,
-        std=judged.std * written.factor,
-        unit=written.unit,
-    )
+    plot = Markup() if claim.value is None else _strip(what, judged, claim.value, written)
     if not isfinite(judged.mean):
         return Opening(judged.mark, title, "not a number", "", say, plot, tuple(notes), command, soft=True)
     beside = f"± {written.value(judged.std)}" if n > 1 else ""
@@ -139,12 +130,22 @@ def _verdict_opening(report: Report, judged: Verdict) -> Opening:
     )
 
 
-def _strip_label(what: str, judged: Verdict, written: Scale) -> str:
+def _strip(what: str, judged: Verdict, paper: float, written: Scale) -> Markup:
     ours = written.with_unit(written.spread(judged.mean, judged.std).replace("±", "plus or minus"))
-    claim = judged.claim
-    return (
-        f"{what}: paper {written.value(claim.value)} with a tolerance of {written.value(claim.tolerance)}; "
+    tolerance = judged.claim.tolerance
+    label = (
+        f"{what}: paper {written.value(paper)} with a tolerance of {written.value(tolerance)}; "
         f"ours {ours} over {plural(len(judged.values), 'seed')}: {sentence(judged)}"
+    )
+    return plots.strip(
+        label,
+        paper * written.factor,
+        tolerance * written.factor,
+        [value * written.factor for value in judged.values],
+        write=lambda value: fixed(value, written.digits),
+        mean=judged.mean * written.factor,
+        std=judged.std * written.factor,
+        unit=written.unit,
     )
 
 
@@ -155,7 +156,7 @@ def _plain_opening(report: Report) -> Opening:
         title, why = "A trial, not a verdict", f"It was limited to {plural(info['limit'], 'step')} a stage."
     elif info["precision"] != "float32":
         title, why = "A run, not a verdict", f"It ran in {info['precision']}; claims are judged in float32."
-    elif entry is None or not entry.claims:
+    elif entry is None or all(claim.value is None for claim in entry.claims):
         title, why = "A run without a published number", ""
     elif info["quick"]:
         title, why = "The quick form: a run, not a verdict", "Its knobs are not those of a published number."
@@ -164,7 +165,7 @@ def _plain_opening(report: Report) -> Opening:
     waiting = [one for one in (entry.claims if entry else []) if one.needs]
     notes = [why] if why else []
     if entry and waiting and len(waiting) == len(entry.claims):
-        at_scale = scale(waiting[0].metric, literals=(waiting[0].value,))
+        at_scale = scale(waiting[0].metric, literals=waiting[0].published)
         published = at_scale.with_unit(at_scale.value(waiting[0].value))
         notes.append(as_sentence(f"{waiting[0].where} ({published}) is at scale only: {waiting[0].needs}"))
     metric = _main_metric(report)
@@ -183,7 +184,7 @@ def _plain_opening(report: Report) -> Opening:
         first = next((one for one in entry.claims if not one.needs and not one.knobs), None)
         if first:
             command = f"fuxian run {called(report)}" + (f" --seeds {first.seeds}" if first.seeds > 1 else "")
-            notes.append(f"The setting of {first.where}:")
+            notes.append("The default setting:" if first.value is None else f"The setting of {first.where}:")
     big, beside = _parts(written, mean, std)
     return Opening("none", title, big, beside, say, notes=tuple(notes), command=command)
 
@@ -221,8 +222,8 @@ def claim_rows(report: Report, judged: Sequence[Verdict]) -> list[dict[str, Any]
     for kept in recorded(entry):
         claim = kept.claim
         one = here.get(id(claim), kept)
-        written = scale(claim.metric, one.values, literals=(claim.value, claim.tolerance))
-        why = claim.comparison or (claim.needs if not one.values else "")
+        written = scale(claim.metric, one.values, literals=claim.published)
+        why = claim.where if claim.value is None else claim.comparison or (claim.needs if not one.values else "")
         source = "this page" if one is not kept else "record" if one.values else ""
         n = len(one.values)
         rows.append(
@@ -232,8 +233,7 @@ def claim_rows(report: Report, judged: Sequence[Verdict]) -> list[dict[str, Any]
                 mark=one.mark,
                 verdict=sentence(one),
                 metric=spoken(claim.metric) + (f" in {written.unit}" if written.unit else ""),
-                paper=written.value(claim.value),
-                tolerance=written.value(claim.tolerance),
+                paper=written.value(claim.value) + (f" ± {written.value(claim.tolerance)}" if claim.published else ""),
                 mean=written.value(one.mean) if one.values else NONE,
                 std=f" ± {written.value(one.std)}" if isfinite(one.std) else "",
                 gap=written.gap(one.gap),
@@ -265,7 +265,7 @@ def metric_rows(report: Report) -> list[dict[str, str]]:
 def _claim_scale(report: Report, judged: Verdict) -> Scale:
     claim = judged.claim
     count = report.count(claim.metric)
-    return scale(claim.metric, judged.values, count=count, literals=(claim.value, claim.tolerance))
+    return scale(claim.metric, judged.values, count=count, literals=claim.published)
 
 
 def _main_metric(report: Report) -> str | None:

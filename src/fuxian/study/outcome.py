@@ -121,7 +121,7 @@ class Row:
         knobs = {name: knob["value"] for name, knob in self.info["knobs"].items()}
         defaults = {knob.name: knob.default for knob in self.entry.knobs}
         claims = matching(self.entry.claims, knobs, defaults, limit=self.info["limit"], precision=self.info["precision"])
-        return next((claim.value for claim in claims if claim.metric == metric), None)
+        return next((claim.value for claim in claims if claim.metric == metric and claim.value is not None), None)
 
 
 def rows_of(study: Study) -> list[Row]:

@@ -31,6 +31,7 @@ SOURCE = "the notes, conditional GAN on MNIST"
 CLAIMS = [
     Claim("test/parzen", 132.0, where="Mirza & Osindero 2014, Table 1", tolerance=1.8, seeds=3,
           comparison="theirs is another game: the class is an input of both nets, not what the discriminator puts out"),
+    Claim("test/asked", None, where="the notes give no number", seeds=3),
 ]  # fmt: skip
 QUICK = dict(data="digits", epochs=8, reader_epochs=5, batch=50)
 

@@ -25,14 +25,15 @@ from fuxian.data.pictures import picture
 from fuxian.data.sources import digest
 from fuxian.data.weights import hub_weights
 from fuxian.errors import WrongInput
-from fuxian.facts import Paper, Within
+from fuxian.facts import Claim, Paper, Within
 from fuxian.objectives.classification import Classification
 from fuxian.optim import adam, lbfgs
 
 PAPER = Paper("Image Style Transfer Using Convolutional Neural Networks", "Gatys, Ecker & Bethge", 2016, venue="CVPR",
               arxiv="1508.06576")  # fmt: skip
-CLAIMS = []  # the paper shows pictures and publishes no number
-LEARNS = "-style"
+CLAIMS = [  # of the style's distance, what is left
+    Claim("style", None, where="the paper shows pictures and publishes no number", seeds=3, better="lower"),
+]
 QUICK = dict(content="china", style="flower", side=64, epochs=1, steps=10)
 
 VGG19 = dict(repo="timm/vgg19.tv_in1k", revision="128d4708565b3a414bcbb9bbad440b2fe37b9f18", prefix="features.")
