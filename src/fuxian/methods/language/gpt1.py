@@ -10,7 +10,7 @@ Departs  4 layers of 192 units on WikiText-2, for 12 of 768 on BooksCorpus; rate
          has them in one matrix with W_e); windows of the text do not overlap
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -24,6 +24,7 @@ from fuxian import figures
 from fuxian.contract import History, Metric, Objective, Stage
 from fuxian.data import text as texts
 from fuxian.data.text import UNCOUNTED, Corpus, Sentences, Windows, bpe, sentences, windows
+from fuxian.data.weights import fill, pretrained, renamed, save
 from fuxian.errors import WrongInput
 from fuxian.evaluation import batches
 from fuxian.facts import Claim, Paper, Within
@@ -113,6 +114,46 @@ class GPT(nn.Module):
     def forward(self, token_BT: Tensor) -> Tensor:
         h_BTD, token_VD = self.states(token_BT)
         return h_BTD @ token_VD.T
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, dropout: float = 0.1) -> "GPT":
+        """The published weights: "openai-community/openai-gpt" of the hub, or a folder, in the files of transformers.
+
+        In evaluation mode; `dropout` is for training. Their 40,478 tokens have no ⟨s⟩ and no ⟨e⟩ among them. Raises
+        WrongInput for another kind of model, DataMissing where it cannot be had.
+        """
+        config, tensors = pretrained(source, IMPLEMENTED, prefix="transformer.")
+        vocabulary, context = config["vocab_size"], config["n_positions"]
+        gpt = cls(vocabulary, context, config["n_layer"], config["n_embd"], config["n_head"], dropout)
+        fill(published(gpt, NAMES), tensors, source, UNUSED)
+        return gpt.eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes what `transformers.AutoModelForCausalLM.from_pretrained(folder)` reads."""
+        config = dict(architectures=["OpenAIGPTLMHeadModel"], **IMPLEMENTED, **sizes(self, self.dropout))
+        save(folder, config, published(self, NAMES))
+
+
+# What transformers calls all this: configuration_openai.py and modeling_openai.py, whose "gelu" is the one by tanh.
+IMPLEMENTED = dict(model_type="openai-gpt", afn="gelu", layer_norm_epsilon=1e-5, tie_word_embeddings=True)
+NAMES = {
+    "token": "tokens_embed", "position": "positions_embed", "blocks": "h", "norm_1": "ln_1", "norm_2": "ln_2",
+    "attention.qkv": "attn.c_attn", "attention.output": "attn.c_proj", "mlp.0": "mlp.c_fc", "mlp.2": "mlp.c_proj",
+}  # fmt: skip
+UNUSED = r"lm_head\.weight|position_ids|h\.\d+\.attn\.(masked_)?bias"  # W_e once more; numbers and masks, no weights
+
+
+def sizes(model: Any, dropout: float) -> dict[str, Any]:
+    """What a GPT's config.json says of it."""
+    (vocabulary, width), context = model.token.weight.shape, model.position.num_embeddings
+    heads, drop = model.blocks[0].attention.heads, dict(resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout)
+    return dict(vocab_size=vocabulary, n_positions=context, n_layer=len(model.blocks), n_embd=width, n_head=heads, **drop)
+
+
+def published(model: nn.Module, names: Mapping[str, str]) -> dict[str, Tensor]:
+    """A GPT's own weights by their published names; the layers of a block are stored the other way round (Conv1D)."""
+    weights = renamed(model.state_dict(), names).items()
+    return {name: weight.T if name.startswith("h.") and weight.dim() == 2 else weight for name, weight in weights}
 
 
 def initialize(module: nn.Module) -> None:

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from fuxian import figures
 from fuxian.contract import Metric, Objective, Stage
 from fuxian.data.text import UNCOUNTED, Characters, Windows, by_character, corpus
+from fuxian.data.weights import fill, pretrained, save
 from fuxian.errors import ContractError, WrongInput
 from fuxian.facts import Claim, Paper, Within
+from fuxian.methods.language import gpt1
 from fuxian.methods.language.gpt1 import line, matrices
 from fuxian.optim import adamw, cosine
 
@@ -123,6 +125,40 @@ class GPT2(nn.Module):
     def next(self, token_BT: Tensor, cache: "Cache | None" = None) -> Tensor:
         """Logits (B, V) of the token after the last."""
         return F.linear(self.states(token_BT, cache)[:, -1], self.token.weight)
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, dropout: float = 0.1) -> "GPT2":
+        """The published weights: "openai-community/gpt2" of the hub, or a folder, in the files of transformers.
+
+        In evaluation mode; `dropout` is for training. Raises WrongInput for another kind of model, DataMissing where it
+        cannot be had.
+
+            model, tokenizer = GPT2.from_pretrained("openai-community/gpt2"), weights.tokenizer("openai-community/gpt2")
+            begun = torch.tensor([tokenizer.encode("To be, or not to be,").ids])
+            print(tokenizer.decode([int(token) for token in generate(model, begun, length=50, top_k=40)]))
+        """
+        config, tensors = pretrained(source, IMPLEMENTED, prefix="transformer.")
+        vocabulary, context = config["vocab_size"], config["n_positions"]
+        model = cls(vocabulary, context, config["n_layer"], config["n_embd"], config["n_head"], dropout)
+        fill(gpt1.published(model, NAMES), tensors, source, gpt1.UNUSED)
+        return model.eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes what `transformers.AutoModelForCausalLM.from_pretrained(folder)` reads; biases that are none as zeros."""
+        config = dict(architectures=["GPT2LMHeadModel"], **IMPLEMENTED, **gpt1.sizes(self, self.dropout.p))
+        tensors = gpt1.published(self, NAMES)
+        for name, weight in gpt1.published(self, NAMES).items():
+            if not name.startswith(("wte", "wpe")):
+                tensors.setdefault(name.replace("weight", "bias"), weight.new_zeros(weight.shape[-1]))
+        save(folder, config, tensors)
+
+
+# What transformers calls it: configuration_gpt2.py and modeling_gpt2.py.
+IMPLEMENTED = dict(
+    model_type="gpt2", activation_function="gelu_new", layer_norm_epsilon=1e-5, scale_attn_weights=True,
+    scale_attn_by_inverse_layer_idx=False, add_cross_attention=False, tie_word_embeddings=True,
+)  # fmt: skip
+NAMES = gpt1.NAMES | {"token": "wte", "position": "wpe", "norm": "ln_f"}
 
 
 class Cache:

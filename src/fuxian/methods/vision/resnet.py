@@ -4,12 +4,14 @@
 Paper    He, Zhang, Ren & Sun, CVPR 2016, arXiv:1512.03385: eq. 1 and 2 (residual block), Fig. 5 and Table 1 (layers),
          sec. 3.3 (shortcuts), sec. 3.4 (ImageNet settings), sec. 4.2 and Table 6 (CIFAR-10)
 Code     KaimingHe/deep-residual-networks @ a7026cb: ResNet-50-deploy.prototxt has the strides of the bottleneck;
-         facebookarchive/fb.resnet.torch @ 2fedffc: resnet.lua pads its shortcuts after the channels that are there
+         facebookarchive/fb.resnet.torch @ 2fedffc: resnet.lua pads its shortcuts after the channels that are there, and has
+         the stride of a bottleneck in its second layer, as most weights published since
 Departs  Fashion-MNIST for CIFAR-10, and 15 epochs for 164, at the default knobs; pixels are centred and scaled by channel,
          not by pixel; the rate falls after a half and three quarters of the steps (theirs: 32,000 and 48,000 of 64,000)
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +21,7 @@ from torch import Tensor, nn
 from fuxian.contract import History, Stage
 from fuxian.data import augment
 from fuxian.data.images import augmented, image_data, standardized
+from fuxian.data.weights import fill, pretrained, save
 from fuxian.errors import WrongInput
 from fuxian.facts import Claim, Paper, Within
 from fuxian.objectives.classification import Classification
@@ -66,12 +69,12 @@ def basic(inputs: int, outputs: int, stride: int) -> nn.Sequential:
     return nn.Sequential(*convolution(inputs, outputs, 3, stride), nn.ReLU(inplace=True), *convolution(outputs, outputs, 3))
 
 
-def bottleneck(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """F of eq. 1, three layers, the first and the last of one pixel. Fig. 5, right; the first has the stride (prototxt)."""
+def bottleneck(inputs: int, outputs: int, stride: int, strided: Literal[1, 2]) -> nn.Sequential:
+    """F of eq. 1, three layers, the first and the last of one pixel. Fig. 5, right; layer `strided` has the stride."""
     width = outputs // BOTTLENECK
     return nn.Sequential(
-        *convolution(inputs, width, 1, stride), nn.ReLU(inplace=True),
-        *convolution(width, width, 3), nn.ReLU(inplace=True),
+        *convolution(inputs, width, 1, stride if strided == 1 else 1), nn.ReLU(inplace=True),
+        *convolution(width, width, 3, stride if strided == 2 else 1), nn.ReLU(inplace=True),
         *convolution(width, outputs, 1),
     )  # fmt: skip
 
@@ -104,11 +107,20 @@ class ResNet(nn.Module):
     """Images (B, C, H, W) to logits (B, classes). 269,722 weights for depth 20 and ten classes of colour images.
 
     Depth 18, 34, 50, 101 and 152 are the nets of Table 1, for large images; depth 6 n + 2 are those of sec. 4.2, for 32
-    pixels. Raises WrongInput for another depth.
+    pixels. `strided` is the layer of a bottleneck that has its stride: 1, as the authors', or 2, as resnet.lua. Raises
+    WrongInput for another depth.
     """
 
-    def __init__(self, channels: int, classes: int, depth: int, shortcut: Literal["A", "B"] | None = "A") -> None:
+    def __init__(
+        self,
+        channels: int,
+        classes: int,
+        depth: int,
+        shortcut: Literal["A", "B"] | None = "A",
+        strided: Literal[1, 2] = 1,
+    ) -> None:
         super().__init__()
+        self.depth, self.shortcut, self.strided = depth, shortcut, strided
         if depth in TABLE_1:
             expansion, blocks = TABLE_1[depth]
             width, stem = 64, [*convolution(channels, 64, 7, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, padding=1)]
@@ -120,7 +132,7 @@ class ResNet(nn.Module):
                 f"there is no ResNet of depth={depth}",
                 do="20, 32, 44, 56, 110 or another 6 n + 2 for 32 pixels; 18, 34, 50, 101 or 152 for large images",
             )
-        make = basic if expansion == BASIC else bottleneck
+        make = basic if expansion == BASIC else partial(bottleneck, strided=strided)
         self.stem = nn.Sequential(*stem)
         self.blocks = nn.Sequential()
         inputs = width
@@ -135,6 +147,67 @@ class ResNet(nn.Module):
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         return self.output(self.blocks(self.stem(image_BCHW)).mean((2, 3)))
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path) -> "ResNet":
+        """The published weights: "microsoft/resnet-50" of the hub, or a folder, in the files of transformers.
+
+        In evaluation mode; made for images of 0 to 1, by channel less (0.485, 0.456, 0.406) and over (0.229, 0.224, 0.225).
+        Raises WrongInput for another kind of model, DataMissing where it cannot be had.
+        """
+        config, tensors = pretrained(source, IMPLEMENTED)
+        kind, depths = config["layer_type"], config["depths"]
+        known = {depth: (KINDS[expansion], [*blocks]) for depth, (expansion, blocks) in TABLE_1.items()}
+        depth = next((depth for depth, there in known.items() if there == (kind, depths)), 0)
+        if not depth:
+            raise WrongInput(f"{source} has layer_type={kind!r} and depths={depths}, which no net of Table 1 has")
+        classes = len(config.get("id2label", "01"))  # two, where it does not say
+        net = cls(config["num_channels"], classes, depth, "B", strided=1 if config.get("downsample_in_bottleneck") else 2)
+        fill(published(net), tensors, source)
+        return net.eval()
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes what `transformers.AutoModelForImageClassification.from_pretrained(folder)` reads, of a net of Table 1.
+
+        Raises WrongInput for a net that it has none of: for 32 pixels, or with other shortcuts than B.
+        """
+        if self.depth not in TABLE_1 or self.shortcut != "B":
+            raise WrongInput(
+                f"transformers has no ResNet of depth={self.depth} with shortcut={self.shortcut!r}",
+                do=f"depth {', '.join(map(str, TABLE_1))} with shortcut B can be written for it",
+            )
+        expansion, blocks = TABLE_1[self.depth]
+        labels = [f"LABEL_{n}" for n in range(self.output.out_features)]
+        config = dict(
+            architectures=["ResNetForImageClassification"], **IMPLEMENTED, num_channels=self.stem[0].in_channels,
+            layer_type=KINDS[expansion], depths=blocks, hidden_sizes=[64 * expansion * 2**stage for stage in range(4)],
+            downsample_in_bottleneck=self.strided == 1,
+            id2label=dict(enumerate(labels)), label2id={label: n for n, label in enumerate(labels)},
+        )  # fmt: skip
+        save(folder, config, published(self))
+
+
+# What transformers calls all this: configuration_resnet.py and modeling_resnet.py.
+IMPLEMENTED = dict(model_type="resnet", embedding_size=64, hidden_act="relu", downsample_in_first_stage=False)
+KINDS = {BASIC: "basic", BOTTLENECK: "bottleneck"}
+
+
+def published(net: ResNet) -> dict[str, Tensor]:
+    """The own weights and statistics of a net of Table 1 by their published names."""
+    parts, (_, blocks) = ("convolution", "normalization"), TABLE_1[net.depth]
+    block = [f"resnet.encoder.stages.{stage}.layers.{n}" for stage, count in enumerate(blocks) for n in range(count)]
+
+    def there(name: str) -> str:
+        where, *numbers, kind = name.split(".")
+        if where == "stem":
+            return f"resnet.embedder.embedder.{parts[int(numbers[0])]}.{kind}"
+        if where == "output":
+            return f"classifier.1.{kind}"
+        n, branch, at = int(numbers[0]), numbers[1], int(numbers[2])
+        layer = f".layer.{at // 3}" if branch == "residual" else ".shortcut"  # a convolution, its normalization, a ReLU
+        return f"{block[n]}{layer}.{parts[at % 3]}.{kind}"
+
+    return {there(name): tensor for name, tensor in net.state_dict().items()}
 
 
 def shortcuts(inputs: int, outputs: int, stride: int, option: Literal["A", "B"] | None) -> nn.Module | None:
