@@ -112,6 +112,13 @@ class Splits:
         """A Batch of what a user wants predicted: paths of images, a sentence, numbers of nodes. Raises WrongInput."""
         raise NotImplementedError
 
+    def about(self) -> Mapping[str, Any]:
+        """What one must know to make a model's inputs, and to read its outputs, without these splits: for export, as JSON.
+
+        `values` says in a sentence what a batch holds; beside it are its numbers, as `mean` and `std`, and the `classes`.
+        """
+        return {}
+
 
 # ── objective ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -163,6 +170,10 @@ class Objective(nn.Module):
     def inputs(self, batch: Any) -> tuple[Tensor, ...]:
         """What `model.forward` takes of a batch: for export, prediction and counting."""
         raise NotImplementedError
+
+    def about(self) -> Mapping[str, Any]:
+        """What it takes beside the model to use it, as a schedule of noise: for export, as JSON."""
+        return {}
 
     def predict(self, model: Any, batch: Any) -> Sequence[Mapping[str, Any]]:
         """What the model says of each example that `Splits.read` gave: `{"class": "7", "probability": 0.98}`."""

@@ -24,6 +24,7 @@ COMMANDS = {  # name: (module, function, one line of help)
     "sweep": ("compare", "sweep", "a method over a grid of knobs; ablations"),
     "predict": ("use", "predict", "what a run's model says of pictures, sentences, nodes or rows"),
     "sample": ("use", "sample", "new text or images, drawn from a run's model"),
+    "export": ("use", "export", "a run's model as ONNX or safetensors, checked against PyTorch"),
     "report": ("runs", "report", "write the page of a run, a comparison or a sweep anew"),
     "table": ("table", "table", "what runs measured, as a table for a paper"),
     "data": ("data", "data", "published data sets: list, get and check them"),

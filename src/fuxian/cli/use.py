@@ -1,4 +1,4 @@
-"""Commands that use what a run has trained: predict and sample."""
+"""Commands that use what a run has trained: predict, sample and export."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fuxian.cli.options import Parser, whole
 from fuxian.cli.runs import entry_of, run_folder, telling
 from fuxian.cli.terminal import MARKS, Terminal, coloured, shown
 from fuxian.errors import OutOfRoom, WrongInput
+from fuxian.numbers import size, small
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _loaded(text: str, able: str, terminal: Terminal) -> Iterator[Loaded]:
-    """The stage of a run that can do it; of a folder of seeds, that of the first."""
+def _loaded(text: str, able: str, terminal: Terminal, stage: str | None = None) -> Iterator[Loaded]:
+    """The stage of a run that can do it, or that of this name; of a folder of seeds, that of the first."""
     folder = run_folder(text)
     if not (folder / "run.json").is_file():
         seeds = sorted(folder.glob("seed-*/run.json"), key=lambda path: int(path.parent.name[5:]))
@@ -35,7 +36,7 @@ def _loaded(text: str, able: str, terminal: Terminal) -> Iterator[Loaded]:
     with telling(entry_of(folder), terminal, notes=False):  # the run has told them
         from fuxian.engine.run import load
 
-        yield load(folder, able=able)
+        yield load(folder, able=able, stage=stage)
 
 
 # ── predict ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -199,3 +200,54 @@ def _free(folder: Path, suffix: str) -> Path:
     """The next free name in a folder: `0001.png`."""
     taken = [int(path.stem) for path in folder.glob(f"*{suffix}") if path.stem.isdecimal()] if folder.is_dir() else []
     return folder / f"{max(taken, default=0) + 1:04d}{suffix}"
+
+
+# ── export ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def export(words: Sequence[str], terminal: Terminal) -> int:
+    """A file that other programs read, in the run's folder; it has its name only once it gives what PyTorch gives."""
+    about = "The model of a finished run as a file for other programs, checked against PyTorch on real inputs."
+    parser = Parser("export", about, "export RUN [--to onnx|safetensors] [--stage NAME] [--output PATH] [--json]")
+    parser.add_argument("run", metavar="RUN", help="the run's folder")
+    parser.add_argument(
+        "--to", metavar="onnx|safetensors", default="onnx", help="to run it anywhere, or its weights; default onnx"
+    )
+    parser.add_argument("--stage", metavar="NAME", help="of several stages; default the last that has something to export")
+    parser.add_argument("--output", metavar="PATH", help="x.onnx; for safetensors a folder; default in RUN/export")
+    parser.add_common(json=True)
+    options = parser.read(words)
+    if options.to not in ("onnx", "safetensors"):
+        raise WrongInput(f"--to {options.to} is neither onnx nor safetensors")
+    with _loaded(options.run, "inputs", terminal, options.stage) as loaded:
+        from fuxian.proof.export import examples_of, export_onnx, export_safetensors, facts_of
+
+        default = loaded.run.folder / "export" / ("model.onnx" if options.to == "onnx" else "safetensors")
+        path = Path(options.output).expanduser() if options.output else default
+        if path.exists():
+            raise WrongInput(f"{shown(path)} exists already, and nothing is overwritten", do="name another: --output PATH")
+        if path.suffix != (".onnx" if options.to == "onnx" else ""):
+            raise WrongInput(f"--output {path} is not {'a file x.onnx' if options.to == 'onnx' else 'a folder'}")
+        split, examples = examples_of(loaded)
+        write = export_onnx if options.to == "onnx" else export_safetensors
+        facts = facts_of(loaded)
+        done = write(loaded.model, examples, path, facts)
+    in_bytes = sum(file.stat().st_size for file in (path.iterdir() if path.is_dir() else [path]))
+    batches = list(dict.fromkeys(len(example[0]) for example in examples))
+    stage = f" of stage {loaded.stage}" * (len(loaded.stages) > 1)
+    if terminal.wants_json:
+        ports = {"inputs": [vars(port) for port in done.inputs], "outputs": [vars(port) for port in done.outputs]}
+        told = {"path": path, "bytes": in_bytes, **ports, "difference": done.difference, "checked": done.reader}
+        told |= {"batches": batches, "split": split, "opset": done.opset}
+        terminal.json({"folder": loaded.run.folder, "stage": loaded.stage, "to": options.to, **told})
+        return 0
+    opset = f", opset {done.opset}" if done.opset else ""
+    terminal.say(f"{MARKS['ok']} {shown(path)}   {size(in_bytes)}{opset}; the model{stage}, its knobs and data as metadata")
+    for kind, ports in (("takes", done.inputs), ("gives", done.outputs)):
+        for port in ports:
+            terminal.say(f"  {kind:<7} {port.name} ({', '.join(map(str, port.shape))}) {port.dtype}")
+    if "values" in facts["data"]:
+        terminal.say(f"  where   {facts['data']['values']}")
+    near = f"within {small(done.difference)} of PyTorch's outputs" if done.difference else "PyTorch's outputs exactly"
+    terminal.say(f"  checked {near}, by {done.reader} on the {split} split, {' or '.join(map(str, batches))} at a time")
+    return 0

@@ -93,6 +93,14 @@ class CitationGraph(Splits):
         self.names = tuple(names) or tuple(f"class {c + 1}" for c in range(self.classes))
         self.edges = int((edges[0] < edges[1]).sum())
 
+    def about(self) -> dict[str, Any]:
+        return {
+            "values": "a row of features for each node; as adjacency D^-1/2 (A + I) D^-1/2, dense",
+            "nodes": self.nodes,
+            "features": self.features,
+            "classes": self.names,
+        }
+
     def read(self, words: Sequence[str]) -> Nodes:
         """Nodes by their numbers, from 0."""
         for word in words:

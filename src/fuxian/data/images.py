@@ -123,6 +123,18 @@ class ImageSplits(Splits):
         self.names = tuple(names)
         self.classes = len(self.names)
 
+    def about(self) -> dict[str, Any]:
+        train: Any = self.train
+        std = 1 / (255 * train.scale.flatten().double())
+        return {
+            "values": "a pixel is (byte / 255 - mean) / std, of its channel where they differ",
+            "channels": self.channels,
+            "size": self.size,
+            "mean": (-train.shift.flatten() * std).tolist(),
+            "std": std.tolist(),
+            "classes": self.names,
+        }
+
     def read(self, words: Sequence[str]) -> Images:
         """Files of pictures, read as the test pictures are: size, channels, normalization; the label is 0. Says how."""
         judged: Any = self.test.split if isinstance(self.test, Sealed) else self.val or self.train

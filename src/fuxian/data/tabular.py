@@ -75,6 +75,15 @@ class TableSplits(Splits):
         self.mean = tuple(mean or [0.0] * self.features)
         self.std = tuple(std or [1.0] * self.features)
 
+    def about(self) -> dict[str, Any]:
+        return {
+            "values": "a number is (number - mean) / std of its column",
+            "columns": self.columns,
+            "mean": self.mean,
+            "std": self.std,
+            "classes": self.names,
+        }
+
     def read(self, words: Sequence[str]) -> Rows:
         """Rows as numbers with commas between, or all rows of a `.csv` that has the same columns."""
         rows: list[np.ndarray] = []

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -397,11 +398,16 @@ class TextSplits(Splits):
         classes: int = 0,
         hashes: dict[str, str] | None = None,
         encode: Callable[[Sequence[str]], list[list[int]]] | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
-        """`encode` makes tokens of sentences as the splits' were made."""
+        """`encode` makes tokens of sentences as the splits' were made, and `about` says how."""
         super().__init__(train, val, test, name=name, hashes=hashes)
         self.vocabulary, self.classes = vocabulary, classes
         self.encode = encode
+        self.told = dict(about or {})
+
+    def about(self) -> dict[str, Any]:
+        return self.told
 
     def read(self, words: Sequence[str]) -> Batch:
         """Sentences, each a word here; the label is 0."""
@@ -424,6 +430,7 @@ class CharacterSplits(TextSplits):
         super().__init__(
             ShiftedWindows(train, length), val, test,
             name=corpus.name, vocabulary=len(characters.alphabet), hashes=corpus.hashes,
+            about={"values": "a token is its character's place in the alphabet, from 0", "alphabet": characters.alphabet},
         )  # fmt: skip
         self.characters, self.length = characters, length
 
@@ -451,7 +458,12 @@ def windows(corpus: Corpus, tokenizer: Tokenizer, length: int, start: str) -> Te
         encoded = tokenizer.encode_batch_fast(lines)
         tokens = torch.tensor([token for line in encoded for token in line.ids], dtype=torch.int32)
         parts.append(WindowSplit(tokens, length, _id(tokenizer, start)) if lines else None)
-    return TextSplits(*parts, name=corpus.name, vocabulary=tokenizer.get_vocab_size(), hashes=corpus.hashes)
+    about = {
+        "values": "tokens of the tokenizer, as the package tokenizers reads it; a text begins with start",
+        "start": _id(tokenizer, start),
+        "tokenizer": json.loads(tokenizer.to_str()),
+    }
+    return TextSplits(*parts, name=corpus.name, vocabulary=tokenizer.get_vocab_size(), hashes=corpus.hashes, about=about)
 
 
 def sentences(
@@ -478,6 +490,16 @@ def sentences(
         return [before + row.ids[:room] + after for row in tokenizer.encode_batch_fast([prepare(text) for text in texts])]
 
     padding = _id(tokenizer, pad or end) if pad or end else 0
+    about = {
+        "values": "tokens of the tokenizer, as the package tokenizers reads it: start, the sentence, end; then pad",
+        "start": before,
+        "end": after,
+        "pad": padding,
+        "longest": longest,
+        "prepared by": getattr(prepare, "__qualname__", ""),
+        "classes": labelled.names,
+        "tokenizer": json.loads(tokenizer.to_str()),
+    }
     parts = [
         SentenceSplit(encode([sentence for sentence, _ in rows]), [label for _, label in rows], padding)
         for rows in (labelled.train, labelled.val, labelled.test)
@@ -489,6 +511,7 @@ def sentences(
         classes=len(labelled.names),
         hashes=labelled.hashes,
         encode=encode,
+        about=about,
     )
 
 

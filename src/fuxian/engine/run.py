@@ -34,6 +34,7 @@ from fuxian.engine.track import tracked
 from fuxian.engine.watch import Watch
 from fuxian.engine.work import check_data, recipe_of, restore, work
 from fuxian.errors import Interrupted, RunUnusable, WrongInput
+from fuxian.knobs import listed, nearest
 from fuxian.numbers import plural
 
 PRECISIONS = ("float32", "bf16")
@@ -268,11 +269,11 @@ def resume(
     return [Run(path)]
 
 
-def load(run: Run | Path | str, *, able: str | None = None) -> Loaded:
-    """The model of a finished run, with the weights that were judged: of its last stage.
+def load(run: Run | Path | str, *, able: str | None = None, stage: str | None = None) -> Loaded:
+    """The model of a finished run, with the weights that were judged: of its last stage, or of the `stage` of that name.
 
-    `able` is `sample` or `predict`: then of the last stage whose objective can do that. Raises WrongInput where none can,
-    or the run is not finished; RunUnusable where its weights are damaged or its data has changed since.
+    `able` is `sample`, `predict` or `inputs`: then of the last stage whose objective defines that. Raises WrongInput where
+    none does, or the run is not finished; RunUnusable where its weights are damaged or its data has changed since.
     """
     run = run if isinstance(run, Run) else Run(run)
     if run.info["status"] != "done":
@@ -293,16 +294,20 @@ def load(run: Run | Path | str, *, able: str | None = None) -> Loaded:
 
     with reading(run.info.get("target"), run.info.get("own_data", {})):
         _, _, stages = loop.drive(recipe_of(entry)(**knobs), run.info["seed"], play)
-    able_ones = [i for i, stage in enumerate(stages) if able is None or defines(stage.objective, able)]
+    asked = [i for i, name in enumerate(names) if stage in (None, name)]
+    if not asked:
+        raise WrongInput(f"{run.folder} has no stage {stage}{nearest(str(stage), names)}", do=f"one of {listed(names)}")
+    able_ones = [i for i in asked if able is None or defines(stages[i].objective, able)]
     if not able_ones:
-        kinds = ", ".join(dict.fromkeys(type(stage.objective).__name__ for stage in stages))
-        raise WrongInput(f"{entry.called} cannot {able}: its objective, {kinds}, does not define {able}")
+        kinds = ", ".join(dict.fromkeys(type(stages[i].objective).__name__ for i in asked))
+        wanted = "be exported" if able == "inputs" else able
+        raise WrongInput(f"{entry.called} cannot {wanted}: its objective, {kinds}, does not define {able}")
     at = able_ones[-1]
     if at < len(stages) - 1:  # a later stage may have trained the same weights further
         play(stages[at], names[at])
-    stage = stages[at]
-    data = stage.data if isinstance(stage.data, Splits) else None
-    return Loaded(stage.model, stage.objective, data, stages, knobs, names[at], run)
+    chosen = stages[at]
+    data = chosen.data if isinstance(chosen.data, Splits) else None
+    return Loaded(chosen.model, chosen.objective, data, stages, knobs, names[at], run)
 
 
 # ── small things ────────────────────────────────────────────────────────────────────────────────────────────────────

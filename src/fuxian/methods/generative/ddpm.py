@@ -220,6 +220,9 @@ class Diffusion(Objective):
     def inputs(self, batch: Images) -> tuple[Tensor, ...]:
         return batch.image, self.any_step(batch.image)
 
+    def about(self) -> dict[str, Any]:
+        return {"alpha_bar": self.alpha_bar[1:], "variance": self.variance}  # of step t: what algorithm 2 and DDIM take
+
     def any_step(self, x_BCHW: Tensor) -> Tensor:
         return torch.randint(self.steps, (len(x_BCHW),), device=x_BCHW.device)
 

@@ -180,7 +180,8 @@ class Classifier(nn.Module):
     def read(self, token_BT: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Logits of the classes, and what the language model's are made of: `GPT.states`."""
         h_BTD, token_VD = self.gpt.states(token_BT)
-        extract_BD = h_BTD.take_along_dim(length_B[:, None, None] - 1, dim=1).squeeze(1)
+        last_B1D = (length_B[:, None, None] - 1).expand(-1, 1, h_BTD.shape[2])  # take_along_dim exports as one fixed T
+        extract_BD = h_BTD.gather(1, last_B1D).squeeze(1)
         return self.output(F.dropout(extract_BD, self.gpt.dropout, self.training)), h_BTD, token_VD
 
     def forward(self, token_BT: Tensor, length_B: Tensor) -> Tensor:
