@@ -1,0 +1,1 @@
+"""Our work beside that of other libraries: the same work, by turns, as ratios."""
