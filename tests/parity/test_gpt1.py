@@ -157,6 +157,14 @@ def test_dropout_is_of_attention_weights_and_of_what_is_added() -> None:
     assert 0.45 < (added == 0).float().mean() < 0.55
 
 
+def test_nothing_is_dropped_in_evaluation() -> None:
+    gpt, token = tiny(torch.float32), torch.randint(60, (2, 12))
+    dropping = GPT(**SIZES, dropout=0.5)
+    dropping.load_state_dict(gpt.state_dict())
+    assert torch.equal(dropping.eval()(token), gpt(token))
+    assert not torch.equal(dropping.train()(token), gpt(token))
+
+
 def test_the_classifier_has_dropout_of_its_own() -> None:
     classifier, batch = classified()
     still = classifier(batch.token, batch.length)

@@ -218,6 +218,14 @@ def test_dropout_is_of_embeddings_attention_weights_and_what_is_added() -> None:
     assert 0.45 < (model.states(torch.zeros(50, 24, dtype=torch.long)) == 0).float().mean() < 0.55
 
 
+def test_nothing_is_dropped_in_evaluation() -> None:
+    model, token = tiny(torch.float32), torch.randint(60, (2, 24))
+    dropping = GPT2(**SIZES, dropout=0.5)
+    dropping.load_state_dict(model.state_dict())
+    assert torch.equal(dropping.eval()(token), model(token))
+    assert not torch.equal(dropping.train()(token), model(token))
+
+
 def test_loss_and_estimate_of_a_split() -> None:
     """The loss counts every character once; the estimate is of whole windows among them, the same for the same seed."""
     text = by_character(Corpus(["a b\n"], ["".join("abcdefgh \n"[i * i % 10] for i in range(107))], [], "made up", {}), 2)
