@@ -25,12 +25,11 @@ from typing_extensions import Self
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("src", "tests", "results", "pyproject.toml")
-SECONDS = 150  # that the tests of a fault may take
 
 # What the tests import, as far as it is installed.
 PRELOADED = (
-    "torch torch._dynamo diffusers jinja2 matplotlib.figure networkx pytest pytest_timeout requests scipy.stats sklearn.cluster "
-    "sklearn.datasets sklearn.manifold tokenizers torch_geometric.nn diffusers.models.unets.unet_2d "
+    "torch torch._dynamo diffusers diffusers.models.unets.unet_2d jinja2 matplotlib.figure networkx pytest pytest_timeout "
+    "requests scipy.stats sklearn.cluster sklearn.datasets sklearn.manifold tokenizers torch_geometric.nn "
     "transformers.models.gpt2.modeling_gpt2 transformers.models.openai.modeling_openai "
     "transformers.models.resnet.modeling_resnet"
 ).split()
@@ -90,6 +89,7 @@ class Runner:
     """Judges faults of a catalogue, one at a time.
 
     `clean` is what their tests came to without a fault: found once for all that lie in one file, shared by several runners.
+    `seconds` is how long the tests of a fault may take.
     """
 
     def __init__(
@@ -98,8 +98,9 @@ class Runner:
         root: Path = ROOT,
         preloaded: Sequence[str] = PRELOADED,
         clean: dict[str, str] | None = None,
+        seconds: float = 150,
     ) -> None:
-        self.root, self.clean = root, {} if clean is None else clean
+        self.root, self.clean, self.seconds = root, {} if clean is None else clean, seconds
         self.named = sorted({test for fault in faults for test in fault.tests})
         threads = dict(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
         self.server = subprocess.Popen(
@@ -135,7 +136,7 @@ class Runner:
 
     def outcomes(self, copy: Path, tests: Sequence[str], options: dict[str, Any]) -> dict[str, str]:
         """What each test came to there: green, red (failed as a test that sees a mistake does), or another word for it."""
-        job = {"copy": str(copy), "tests": list(tests), "seconds": SECONDS, **options}
+        job = {"copy": str(copy), "tests": list(tests), "seconds": self.seconds, **options}
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         self.server.stdin.write(json.dumps(job) + "\n")

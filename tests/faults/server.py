@@ -1,4 +1,4 @@
-"""Runs tests of a copy of the repository in a fork of this process, which has imported the modules that it was started with.
+"""Runs tests of a copy of the repository in a fork of this process, which has imported the modules that it is given.
 
 Reads a job a line, `{"copy": folder, "tests": node ids below tests/, "seconds": at most, "error": class}`, and answers with
 a line, `{test: outcome}`. An outcome is *green*; *red*, failed by an assertion or an error of that class; or what else
@@ -85,7 +85,8 @@ def play(copy: str, tests: list[str], error: str) -> None:
     package = importlib.import_module("fuxian")
     assert str(package.__file__).startswith(f"{copy}/src/"), f"{package.__file__} is not the copy's"
     notes = Notes(tests, error)
-    words = ["-p", "pytest_timeout", "-W", "ignore::pytest.PytestAssertRewriteWarning", f"--basetemp={copy}/tmp"]
+    words = [f"--rootdir={copy}", f"--basetemp={copy}/tmp", "-p", "pytest_timeout"]
+    words += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what was imported before the fork
     files = dict.fromkeys(f"tests/{test.partition('::')[0]}" for test in tests)
     pytest.main([*words, *files], plugins=[notes])
     Path(copy, OUTCOMES).write_text(json.dumps(notes.found))

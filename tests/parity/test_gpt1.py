@@ -280,3 +280,11 @@ def test_without_pre_training_fine_tuning_starts_from_the_untrained_network() ->
         torch.equal(weight, before[name]) for name, weight in first.model.named_parameters() if name != "token.weight"
     )
     assert torch.equal(first.model.token.weight[2:], before["token.weight"][2:])
+
+
+def test_the_recipe_decays_matrices_only() -> None:
+    stages = recipe(data="templated", corpus="python-topics", vocabulary=300, context=32, depth=1, width=16)
+    for stage in (next(stages), stages.send({})):
+        ((decayed, rate),) = stage.optimizer.decay
+        assert [id(p) for p in decayed] == [id(p) for p in stage.model.parameters() if p.dim() > 1]
+        assert (rate, stage.optimizer.clip) == (0.01, 1.0)

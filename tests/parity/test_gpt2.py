@@ -10,7 +10,7 @@ from fuxian.data.text import UNCOUNTED, Characters, Corpus, Windows, by_characte
 from fuxian.errors import ContractError, WrongInput
 from fuxian.evaluation import measure
 from fuxian.methods.language.gpt1 import matrices
-from fuxian.methods.language.gpt2 import GPT2, Attention, Block, Cache, NextCharacter, choose, generate
+from fuxian.methods.language.gpt2 import GPT2, Attention, Block, Cache, NextCharacter, choose, generate, recipe
 from fuxian.optim import adamw
 
 from .compare import first_loss, parity
@@ -224,6 +224,16 @@ def test_nothing_is_dropped_in_evaluation() -> None:
     dropping.load_state_dict(model.state_dict())
     assert torch.equal(dropping.eval()(token), model(token))
     assert not torch.equal(dropping.train()(token), model(token))
+
+
+def test_the_recipe_is_the_protocol_of_nanogpt() -> None:
+    (stage,) = recipe(data="python-topics", context=8, depth=1, width=8, heads=2)
+    ((decayed, rate),) = stage.optimizer.decay
+    assert [id(p) for p in decayed] == [id(p) for p in stage.model.parameters() if p.dim() > 1]
+    assert (rate, stage.optimizer.clip, stage.select) == (0.1, 1.0, "-estimate")
+    assert [stage.optimizer.schedule(step, 2000, []) for step in (0, 99, 100, 1050, 2000)] == pytest.approx(
+        [0.01, 1, 1, 0.55, 0.1]
+    )
 
 
 def test_loss_and_estimate_of_a_split() -> None:
