@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast lint prove bench clean
+.PHONY: demo test test-fast lint prove faults bench clean
 
 demo: .venv/ready
 	$(BIN)/fuxian demo
@@ -14,6 +14,9 @@ test-fast: .venv/ready
 
 prove: .venv/ready
 	$(BIN)/python tests/run.py --minutes 30 --prove tests/parity tests/contract
+
+faults: .venv/ready
+	$(BIN)/python -m tests.faults
 
 lint: .venv/ready
 	$(BIN)/ruff check .

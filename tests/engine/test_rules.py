@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fuxian.contract import Metric, Objective, Splits, Stage
 from fuxian.errors import ContractError
+from fuxian.evaluation import measure
 from fuxian.optim import adam, lbfgs, patience, sgd
 
 from . import toys
@@ -273,3 +274,14 @@ def test_metrics_stand_on_all_examples(tmp_path: Path) -> None:
     assert run.counts["val/loss"] == float((1 + data.val.y).sum())
     assert run.counts["val/spread"] == 23
     assert run.counts["test/spread"] == 17
+
+
+@pytest.mark.parametrize("objective", [toys.Classify, toys.Tokens])
+def test_the_size_of_a_batch_changes_no_measure(objective: Any) -> None:
+    """23 examples, the last batch short: a mean of batch means would be another number for each size."""
+    torch.manual_seed(0)
+    model, split = toys.mlp(), toys.rows().val
+    assert split is not None
+    whole = measure(model, objective(), split)
+    for size in (1, 5, 16):
+        assert measure(model, objective(), split, size) == pytest.approx(whole, rel=1e-6)

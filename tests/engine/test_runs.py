@@ -16,7 +16,7 @@ from fuxian import load, measure
 from fuxian.contract import Stage
 from fuxian.engine import seeds
 from fuxian.errors import ContractError
-from fuxian.optim import adam, cosine, sgd
+from fuxian.optim import adam, cosine, lbfgs, sgd
 
 from . import toys
 
@@ -221,6 +221,20 @@ def test_between_yields_models_are_judged_ones_and_in_evaluation_mode(tmp_path: 
 
     toys.play(recipe, tmp_path)
     assert seen == [(False, False, [None] * 4)]
+
+
+def test_a_closure_draws_the_same_numbers_each_time(tmp_path: Path) -> None:
+    """L-BFGS evaluates the loss of a step several times: it must be the same loss."""
+    seen: list[float] = []
+
+    class Note(toys.Classify):
+        def losses(self, model: Any, batch: Any) -> Iterator[tuple[str, Tensor]]:
+            seen.append(torch.rand(()).item())
+            yield from super().losses(model, batch)
+
+    toys.play(toys.one(objective=Note, optimizer=lbfgs(iterations=4), steps=2), tmp_path)
+    assert len(seen) > 6
+    assert len(set(seen)) == 2  # one a step
 
 
 def test_frozen_weights_stay_as_they_are(tmp_path: Path) -> None:

@@ -177,6 +177,15 @@ def test_a_damaged_checkpoint_is_passed_over(which: str, killed: dict[str, Any],
     assert got == {name: value for name, value in killed["wanted"].items() if name in got}
 
 
+def test_a_finished_stage_is_not_trained_again(killed: dict[str, Any], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(killed["folder"], folder)
+    done = folder / "checkpoints/pretrain-done"
+    before = done.stat().st_ino
+    resume(folder, save_seconds=0.0)
+    assert done.stat().st_ino == before  # the bits would be the same, and the time lost
+
+
 def test_a_kill_while_a_damaged_stage_is_trained_again(killed: dict[str, Any], tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     job = killed["job"]

@@ -15,7 +15,7 @@ from torch.distributions import Normal, kl_divergence
 
 from fuxian.data.images import Images
 from fuxian.evaluation import judging
-from fuxian.methods.generative.ddpm import Diffusion, Down, Residual, T, UNet, Up, embed
+from fuxian.methods.generative.ddpm import Diffusion, Down, Residual, T, UNet, Up, embed, recipe
 from fuxian.optim import adam
 
 from .compare import first_loss, parity, relative
@@ -185,6 +185,13 @@ def test_loss_is_algorithm_1() -> None:
     t, noise = torch.randint(T, (6,)), torch.randn(6, 1, 8, 8)
     noisy = tabled(DDPMScheduler()).add_noise(batch.image, noise, t)
     torch.testing.assert_close(loss, (model(noisy, t) - noise).square().sum() / noise.numel())
+
+
+def test_the_recipe_averages_the_weights() -> None:
+    (stage,) = recipe(data="digits", size=8, width=8, warmup=5, ema=0.75)
+    assert stage.optimizer.ema == 0.75
+    assert stage.optimizer.clip == 1.0  # run_cifar.py, grad_clip
+    assert [stage.optimizer.schedule(step, 100, []) for step in (0, 4, 5, 99)] == [0.2, 1, 1, 1]
 
 
 class Known(nn.Module):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fuxian.data.graphs import citation_graph
-from fuxian.methods.graph.gcn import GCN, NodeClassification, dropout
+from fuxian.methods.graph.gcn import GCN, NodeClassification, dropout, recipe
 from fuxian.optim import adam
 
 from .compare import first_loss, parity
@@ -66,3 +66,11 @@ def test_dropout_of_a_sparse_matrix_drops_stored_entries_and_keeps_the_mean() ->
     assert set((dropped[:, stored] / x.to_dense()[stored]).round(decimals=4).unique().tolist()) == {0.0, 2.0}
     torch.testing.assert_close(dropped.mean(0), x.to_dense(), atol=0.02, rtol=0.1)
     assert torch.equal(dropout(x, 0.5, False).to_dense(), x.to_dense())
+
+
+def test_the_recipe_is_the_protocol_of_train_py() -> None:
+    (stage,) = recipe(data="karate", weight_decay=0.3)
+    assert stage.optimizer.decay == [(stage.model.first, 0.3)]  # models.py, _loss: of the first layer only
+    assert stage.select is None  # the last weights are tested, not the best
+    rising = [{"loss": 1 + 0.1 * n} for n in range(12)]
+    assert [stage.stop(rising[:n]) for n in (11, 12)] == [False, True]  # epoch > 10, counted from 0

@@ -157,6 +157,14 @@ def test_dropout_is_of_attention_weights_and_of_what_is_added() -> None:
     assert 0.45 < (added == 0).float().mean() < 0.55
 
 
+def test_nothing_is_dropped_in_evaluation() -> None:
+    gpt, token = tiny(torch.float32), torch.randint(60, (2, 12))
+    dropping = GPT(**SIZES, dropout=0.5)
+    dropping.load_state_dict(gpt.state_dict())
+    assert torch.equal(dropping.eval()(token), gpt(token))
+    assert not torch.equal(dropping.train()(token), gpt(token))
+
+
 def test_the_classifier_has_dropout_of_its_own() -> None:
     classifier, batch = classified()
     still = classifier(batch.token, batch.length)
@@ -272,3 +280,11 @@ def test_without_pre_training_fine_tuning_starts_from_the_untrained_network() ->
         torch.equal(weight, before[name]) for name, weight in first.model.named_parameters() if name != "token.weight"
     )
     assert torch.equal(first.model.token.weight[2:], before["token.weight"][2:])
+
+
+def test_the_recipe_decays_matrices_only() -> None:
+    stages = recipe(data="templated", corpus="python-topics", vocabulary=300, context=32, depth=1, width=16)
+    for stage in (next(stages), stages.send({})):
+        ((decayed, rate),) = stage.optimizer.decay
+        assert [id(p) for p in decayed] == [id(p) for p in stage.model.parameters() if p.dim() > 1]
+        assert (rate, stage.optimizer.clip) == (0.01, 1.0)

@@ -10,7 +10,7 @@ from fuxian.data.text import UNCOUNTED, Characters, Corpus, Windows, by_characte
 from fuxian.errors import ContractError, WrongInput
 from fuxian.evaluation import measure
 from fuxian.methods.language.gpt1 import matrices
-from fuxian.methods.language.gpt2 import GPT2, Attention, Block, Cache, NextCharacter, choose, generate
+from fuxian.methods.language.gpt2 import GPT2, Attention, Block, Cache, NextCharacter, choose, generate, recipe
 from fuxian.optim import adamw
 
 from .compare import first_loss, parity
@@ -216,6 +216,24 @@ def test_dropout_is_of_embeddings_attention_weights_and_what_is_added() -> None:
     model = GPT2(**SIZES, dropout=0.5)
     model.blocks, model.norm = torch.nn.ModuleList(), torch.nn.Identity()
     assert 0.45 < (model.states(torch.zeros(50, 24, dtype=torch.long)) == 0).float().mean() < 0.55
+
+
+def test_nothing_is_dropped_in_evaluation() -> None:
+    model, token = tiny(torch.float32), torch.randint(60, (2, 24))
+    dropping = GPT2(**SIZES, dropout=0.5)
+    dropping.load_state_dict(model.state_dict())
+    assert torch.equal(dropping.eval()(token), model(token))
+    assert not torch.equal(dropping.train()(token), model(token))
+
+
+def test_the_recipe_is_the_protocol_of_nanogpt() -> None:
+    (stage,) = recipe(data="python-topics", context=8, depth=1, width=8, heads=2)
+    ((decayed, rate),) = stage.optimizer.decay
+    assert [id(p) for p in decayed] == [id(p) for p in stage.model.parameters() if p.dim() > 1]
+    assert (rate, stage.optimizer.clip, stage.select) == (0.1, 1.0, "-estimate")
+    assert [stage.optimizer.schedule(step, 2000, []) for step in (0, 99, 100, 1050, 2000)] == pytest.approx(
+        [0.01, 1, 1, 0.55, 0.1]
+    )
 
 
 def test_loss_and_estimate_of_a_split() -> None:

@@ -136,3 +136,11 @@ def test_the_bound_touches_log_p_where_q_is_the_posterior() -> None:
     expected = Normal(mean, noise**0.5).log_prob(x).sum() - (variance / (2 * noise)).sum()  # E_q[log p(x|z)]
     log_p = MultivariateNormal(torch.zeros(2, dtype=torch.float64), (1 + noise) * torch.eye(2, dtype=torch.float64))
     assert (expected - kl(mean, variance.log())).item() == pytest.approx(log_p.log_prob(x).item(), abs=1e-12)
+
+
+def test_each_image_has_a_noise_of_its_own() -> None:
+    torch.manual_seed(0)
+    objective, like = Bound((1, 6, 6)), torch.empty(20_000, 3, dtype=torch.float64)
+    noise = objective.noise(Images(like, like), like)
+    torch.testing.assert_close(noise.mean(0), torch.zeros(3, dtype=torch.float64), atol=0.04, rtol=0)
+    torch.testing.assert_close(noise.T.cov(), torch.eye(3, dtype=torch.float64), atol=0.05, rtol=0)

@@ -1,0 +1,74 @@
+"""Plants every fault of the catalogue, two at a time, and prints what caught it. Fails where one escapes.
+
+    python -m tests.faults [WORD…] [--record]
+
+WORDS choose the faults that have one of them in their name, file or tests. `--record` writes `results/faults.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+
+from tests.faults.catalogue import FAULTS
+from tests.faults.plant import ROOT, Fault, Runner, Verdict
+
+RECORD = ROOT / "results" / "faults.json"
+
+
+def chosen(words: Sequence[str]) -> list[Fault]:
+    return [f for f in FAULTS if not words or any(word in " ".join([f.name, f.file, *f.tests]) for word in words)]
+
+
+def row(fault: Fault, verdict: Verdict) -> str:
+    caught = ", ".join(test.rpartition("::")[2] for test in fault.tests)
+    line = f"{'✓' if verdict.caught else '✗'} {fault.name:<66} {fault.file.rpartition('/')[2]:<20} {caught}"
+    return line if verdict.caught else f"{line}\n  escaped: {verdict.why}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("words", nargs="*", metavar="WORD")
+    parser.add_argument("--record", action="store_true", help="write results/faults.json")
+    options = parser.parse_args()
+    faults, began, clean = chosen(options.words), time.perf_counter(), {}
+    count = min(2, os.cpu_count() or 1)
+    runners = [Runner(faults, clean=clean) for _ in range(count)]
+    free: SimpleQueue[Runner] = SimpleQueue()
+    for runner in runners:
+        free.put(runner)
+
+    def judge(fault: Fault) -> Verdict:
+        runner = free.get()
+        try:
+            return runner.judge(fault)
+        finally:
+            free.put(runner)
+
+    print(f"  {'fault':<66} {'where':<20} caught by")
+    verdicts = []
+    with ThreadPoolExecutor(count) as pool:
+        for fault, verdict in zip(faults, pool.map(judge, faults), strict=True):
+            verdicts.append(verdict)
+            print(row(fault, verdict), flush=True)
+    for runner in runners:
+        runner.__exit__()
+    caught = sum(verdict.caught for verdict in verdicts)
+    print(f"\n{caught} of {len(faults)} planted faults caught, in {(time.perf_counter() - began) / 60:.1f} min")
+    if options.record and faults == FAULTS:
+        record = [
+            {"fault": f.name, "file": f.file, "tests": list(f.tests), "caught": v.caught}
+            for f, v in zip(faults, verdicts, strict=True)
+        ]
+        RECORD.write_text(json.dumps({"faults": record}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 0 if caught == len(faults) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
