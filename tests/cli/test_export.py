@@ -122,7 +122,7 @@ def test_what_cannot_be_exported_is_one_line(fuxian: Fuxian, run: str, monkeypat
     for words, message in {
         ("--to", "tflite"): "fuxian: --to tflite is neither onnx nor safetensors\n",
         ("--output", "x.pt"): "fuxian: --output x.pt is not a file x.onnx\n",
-        ("--stage", "frist"): f"fuxian: {run} has no stage frist; the nearest is first\n  do     one of first, second, last\n",
+        ("--stage", "lst"): f"fuxian: {run} has no stage lst; the nearest is last\n  do     one of first, second, last\n",
         ("--stage", "last"): "fuxian: fits.py cannot be exported: its objective, Squares, does not define inputs\n",
     }.items():
         code, out, err = fuxian("export", run, *words)

@@ -86,6 +86,28 @@ def test_measured(method: Path, kind: Any, facts: dict[str, Any], mark: str, wor
     assert evidence in found.evidence
 
 
+def test_each_says_how_it_is_measured_anew(method: Path) -> None:
+    parity = ["tests/parity/test_gcn.py::test_outputs[sparse]", "tests/parity/test_gcn.py::test_step"]
+    record(method, "parity", PARITY | {"tests": parity})
+    record(method, "export", EXPORT | {"tests": ["tests/contract/test_export.py::test_exported_model_is_the_same[gcn]"]})
+    record(method, "resume", {"reason": "there is none"})
+    again = {one.kind: one.again for one in card(catalog.find("gcn"))}
+    assert again == {
+        "parity": "pytest tests/parity/test_gcn.py",
+        "claim": "fuxian verify gcn",
+        "speed": "",
+        "resume": "",
+        "export": "pytest tests/contract/test_export.py -k gcn",
+    }
+
+
+@pytest.mark.parametrize("entry", catalog.methods(), ids=lambda entry: entry.name)
+def test_what_measures_it_anew_is_there(entry: catalog.Entry) -> None:
+    for one in card(entry):
+        for word in one.again.split():
+            assert not word.startswith("tests/") or (Path(__file__).parents[2] / word).is_file(), word
+
+
 def test_under_another_hash_nothing_is_claimed(method: Path) -> None:
     record(method, "parity", PARITY)
     method.write_text(METHOD + "\n# changed\n")

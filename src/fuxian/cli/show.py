@@ -22,7 +22,7 @@ from fuxian.knobs import Knob, listed, nearest
 from fuxian.numbers import NONE, duration, plural, scale
 from fuxian.proof.card import Proof, card, name, recorded, sentence
 from fuxian.proof.claims import Verdict
-from fuxian.proof.record import claim_record
+from fuxian.proof.record import claim_record, proofs
 
 SORTS = {"year": "the newest first", "proof": "the most proven first", "time": "the quickest first", "name": "by name"}
 
@@ -77,9 +77,9 @@ def _short(entries: Sequence[Entry], by: str | None) -> Table:
     for entry in entries:
         first = entry.family if by or entry.family != family else ""
         family = entry.family
-        proofs = card(entry)
+        proven = card(entry)
         seed = [_a_seed(entry)] * len(timed)
-        table.add_row(first, entry.name, _paper(entry), _marks(proofs), *seed, coloured(_result(entry, proofs[1])))
+        table.add_row(first, entry.name, _paper(entry), _marks(proven), *seed, coloured(_result(entry, proven[1])))
     return table
 
 
@@ -116,14 +116,14 @@ def info(words: Sequence[str], terminal: Terminal) -> int:
     terminal.say()
 
     terminal.say("Proof")
-    proofs = Table.grid(padding=(0, 2, 0, 0))
+    proven = Table.grid(padding=(0, 2, 0, 0))
     for proof in card(entry):
         mark = coloured(f"{MARKS[proof.mark]} {proof.kind}")
         if proof.kind == "claim" and entry.claims:
-            proofs.add_row(mark, coloured(proof.word), claims(recorded(entry)))
+            proven.add_row(mark, coloured(proof.word), claims(recorded(entry)))
         else:
-            proofs.add_row(mark, coloured(proof.word), coloured(proof.evidence))
-    terminal.say(proofs)
+            proven.add_row(mark, coloured(proof.word), coloured(proof.evidence))
+    terminal.say(proven)
     terminal.say()
 
     knobs = table_of("Knobs", "default", "quick", "what it is")
@@ -133,6 +133,9 @@ def info(words: Sequence[str], terminal: Terminal) -> int:
         knobs.add_row(flag, plain(knob.default), quick, coloured(_help(knob)))
     terminal.say(knobs if entry.knobs else "It has no knobs")
     terminal.say()
+
+    if again := [f"  {proof.kind:<7} {proof.again}" for proof in card(entry) if proof.again]:
+        terminal.say("\n".join(["Measured anew, in a clone of the repository", *again, ""]))
 
     if entry.quick:
         terminal.say(f"Quick, offline:         fuxian run {entry.called} --quick")
@@ -162,8 +165,8 @@ def _paper(entry: Entry) -> str:
     return f"{entry.paper.authors} {entry.paper.year}" if entry.paper else entry.source or NONE
 
 
-def _marks(proofs: Sequence[Proof]) -> Text:
-    return coloured(" ".join(MARKS[proof.mark] for proof in proofs))
+def _marks(proven: Sequence[Proof]) -> Text:
+    return coloured(" ".join(MARKS[proof.mark] for proof in proven))
 
 
 def _in_words(name: str) -> str:
@@ -285,6 +288,7 @@ def claims(judged: Sequence[Verdict]) -> Table:
 
 
 def _facts(entry: Entry) -> dict[str, Any]:
+    evidence = proofs(entry.key) if entry.family else {}
     return {
         "method": entry.name,
         "family": entry.family or None,
@@ -299,11 +303,27 @@ def _facts(entry: Entry) -> dict[str, Any]:
         "seconds_a_seed": seconds_a_seed(entry),
         "quick": entry.quick,
         "claims": [
-            {**asdict(one.claim), "verdict": one.word, "values": one.values, "mean": one.mean, "gap": one.gap}
+            {
+                **asdict(one.claim),
+                "verdict": one.word,
+                "sentence": sentence(one),
+                "values": one.values,
+                "mean": one.mean,
+                "std": one.std,
+                "gap": one.gap,
+                "commit": (claim_record(entry.key, one.claim) or {}).get("commit") if entry.family else None,
+            }
             for one in recorded(entry)
         ],
         "proof": {
-            proof.kind: {"mark": proof.mark, "word": proof.word, "evidence": proof.evidence} for proof in card(entry)
+            proof.kind: {
+                "mark": proof.mark,
+                "word": proof.word,
+                "evidence": proof.evidence,
+                "again": proof.again or None,
+                "measured": evidence.get(proof.kind),
+            }
+            for proof in card(entry)
         },
     }
 

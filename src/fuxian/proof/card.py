@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fuxian.facts import Claim
@@ -20,12 +20,16 @@ EXPORTS = 1e-4  # largest difference of the exported model; runtimes fuse and re
 
 @dataclass(frozen=True)
 class Proof:
-    """One of the five. `kind` is parity, claim, speed, resume or export; `word` and `evidence` say what `mark` means."""
+    """One of the five. `kind` is parity, claim, speed, resume or export; `word` and `evidence` say what `mark` means.
+
+    `again` is the command that measures it anew, in a clone of the repository; none where nothing was measured.
+    """
 
     kind: str
     mark: Mark
     word: str
     evidence: str
+    again: str = ""
 
 
 def card(entry: Entry) -> list[Proof]:
@@ -33,7 +37,8 @@ def card(entry: Entry) -> list[Proof]:
     found = proofs(entry.key) if entry.family else {}
     today = method_hash(entry.path)
     cards = {kind: _measured(kind, found.get(kind), today) for kind in ("parity", "speed", "resume", "export")}
-    return [cards["parity"], _claims(entry, today), cards["speed"], cards["resume"], cards["export"]]
+    proven = [cards["parity"], _claims(entry, today), cards["speed"], cards["resume"], cards["export"]]
+    return [replace(proof, again=_again(entry, proof, found.get(proof.kind, {}))) for proof in proven]
 
 
 def recorded(entry: Entry) -> list[Verdict]:
@@ -64,6 +69,18 @@ def distance(judged: Verdict) -> str:
     while judged.outside > 0 and digits < 8 and round(gap, digits) <= claim.tolerance * scaled.factor:
         digits += 1
     return fixed(gap, digits)
+
+
+def _again(entry: Entry, proof: Proof, facts: Mapping[str, Any]) -> str:
+    if not entry.family or proof.word == "none":
+        return ""
+    if proof.kind == "claim":
+        return f"fuxian verify {entry.name}" if entry.claims else ""
+    if proof.kind == "speed":
+        return "make bench" if facts else ""
+    files = " ".join(sorted({test.partition("::")[0] for test in facts.get("tests", [])}))
+    of_all = " -k " + entry.name if "tests/contract/" in files else ""
+    return f"pytest {files}{of_all}" if files else ""
 
 
 def _measured(kind: str, facts: Mapping[str, Any] | None, today: str) -> Proof:

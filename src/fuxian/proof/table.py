@@ -1,4 +1,7 @@
-"""The table of proofs in the READMEs, made from `results/`: `python -m fuxian.proof.table` writes it anew."""
+"""The tables of proofs in the READMEs and the docs, made from `results/`.
+
+`python -m fuxian.proof.table README.md README.zh-CN.md docs/proofs.md` writes them anew.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,14 @@ import sys
 from pathlib import Path
 
 from fuxian import catalog
-from fuxian.proof.card import card
+from fuxian.catalog import Entry
+from fuxian.numbers import NONE, scale
+from fuxian.proof.card import card, recorded, sentence
+from fuxian.proof.claims import Verdict
+from fuxian.proof.record import claim_record
 
 SIGNS = {"ok": "●", "short": "◆", "part": "◐", "scale": "○", "none": "–"}
-BEGIN, END = "<!-- proofs -->", "<!-- /proofs -->"
+KINDS = ("proofs", "claims", "evidence")  # a table's place is between <!-- proofs --> and <!-- /proofs -->
 
 
 def markdown() -> str:
@@ -26,10 +33,53 @@ def markdown() -> str:
     return "\n".join(rows)
 
 
+def claims() -> str:
+    """One row a claim: what was published, what was measured over how many seeds, and the verdict."""
+    rows = [
+        "| method | claim | published | ours | seeds | verdict | record |",
+        "|---|---|--:|--:|--:|---|---|",
+    ]
+    for entry in catalog.methods():
+        for one in recorded(entry):
+            cells = [cell.replace("|", "\\|") for cell in _claim(entry, one)]
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _claim(entry: Entry, one: Verdict) -> list[str]:
+    claim, kept = one.claim, claim_record(entry.key, one.claim) or {}
+    scaled = scale(claim.metric, one.values, literals=() if claim.value is None else (claim.value,))
+    ours = scaled.with_unit(scaled.spread(one.mean, one.std)) if one.values else NONE
+    published = NONE if claim.value is None else scaled.with_unit(scaled.value(claim.value))
+    why = {"comparison": claim.comparison, "at scale only": claim.needs}.get(one.word, "")
+    said = f"{SIGNS[one.mark]} {sentence(one)}" + f": {why}" * bool(why)
+    commit = f"`{kept['commit'][:7]}`" if kept.get("commit") else NONE
+    metric = claim.metric.rpartition("/")[2].replace("_", " ")
+    return [entry.name, f"{metric}; {claim.where}", published, ours, str(len(one.values) or NONE), said, commit]
+
+
+def evidence() -> str:
+    """For each method what each proof rests on, and the command that measures it anew."""
+    parts = []
+    for entry in catalog.methods():
+        told = [
+            f"- **{proof.kind}** {SIGNS[proof.mark]} {proof.evidence}" + f"; `{proof.again}`" * bool(proof.again)
+            for proof in card(entry)
+        ]
+        parts.append("\n".join([f"### {entry.name}", "", f"{entry.title}. `fuxian info {entry.name}`", "", *told]))
+    return "\n\n".join(parts)
+
+
 def refreshed(text: str) -> str:
-    """A README with the table that the evidence gives today. Raises ValueError where it has no place for one."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{markdown()}\n{END}{rest.split(END)[1]}"
+    """A document with the tables that the evidence gives today. Raises ValueError where it has no place for any."""
+    makers = {"proofs": markdown, "claims": claims, "evidence": evidence}
+    there = [kind for kind in KINDS if f"<!-- {kind} -->" in text]
+    if not there:
+        raise ValueError("there is no place for a table: <!-- proofs --> … <!-- /proofs -->")
+    for kind in there:
+        before, rest = text.split(f"<!-- {kind} -->")
+        text = f"{before}<!-- {kind} -->\n{makers[kind]()}\n<!-- /{kind} -->{rest.split(f'<!-- /{kind} -->')[1]}"
+    return text
 
 
 if __name__ == "__main__":
