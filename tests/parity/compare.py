@@ -95,3 +95,9 @@ def parity(
 def first_loss(objective: Objective, model: Callable[..., Tensor], batch: object) -> Tensor:
     """The loss of the objective's first player."""
     return next(iter(objective.losses(model, batch)))[1]
+
+
+def worst(*found: Differences) -> Differences:
+    """The largest of each kind, of comparisons in one precision."""
+    most = {kind: max(getattr(one, kind) for one in found) for kind in ("outputs", "gradients", "step")}
+    return Differences(**most, dtype=found[0].dtype)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fuxian.data.graphs import citation_graph
+from fuxian.evaluation import measure
 from fuxian.methods.graph.gcn import GCN, NodeClassification, dropout
 from fuxian.optim import adam
 
@@ -65,6 +66,26 @@ def test_outputs_gradients_and_step(layout: str, prove) -> None:
     found = in_both(lambda: compared(layout))
     if layout == "sparse":  # what it trains on
         prove("gcn", "parity", reference=f"PyTorch Geometric {geometric.__version__}", **found)
+
+
+def test_evaluation_is_of_the_split_s_nodes_alone() -> None:
+    graph = citation_graph("karate")
+    torch.manual_seed(0)
+    model = GCN(graph.features, 16, graph.classes, dropout=0.5)
+    with torch.no_grad():
+        model.second.weight.mul_(3)  # sure of some, and wrong of some
+    objective, split, counts = NodeClassification(graph.names), graph.test, {}
+    found = measure(model, objective, split, counts=counts)
+    batch = split.batch(torch.arange(len(split)))
+    features, adjacency = batch.features.to_dense(), batch.adjacency.to_dense()
+    logits = adjacency @ (adjacency @ features @ model.first.weight).relu() @ model.second.weight  # eq. 9, nothing dropped
+    loss, right = 0.0, 0
+    for node in batch.index.tolist():
+        log_p = logits[node] - logits[node].exp().sum().log()
+        loss, right = loss - log_p[batch.label[node]].item(), right + int(log_p.argmax() == batch.label[node])
+    assert 0 < right < len(split) == counts["loss"] == counts["accuracy"]
+    assert found["loss"] == pytest.approx(loss / len(split), rel=1e-5)
+    assert found["accuracy"] == pytest.approx(right / len(split))
 
 
 def test_dropout_of_a_sparse_matrix_drops_stored_entries_and_keeps_the_mean() -> None:

@@ -210,9 +210,20 @@ def test_l3_is_l2_and_lambda_of_l1() -> None:
         l1.append(sum(each) / len(each))  # the extract token is foretold, the start token is not
         l2.append(-classifier.output(states[0, n - 1]).log_softmax(0)[label])
     for lm_weight in (0.0, 0.5):
-        loss = first_loss(FineTune(("a", "b"), None, lm_weight), classifier, batch)
+        objective = FineTune(("a", "b"), None, lm_weight)
+        loss = first_loss(objective, classifier, batch)
         expected = sum(l2) / 3 + lm_weight * sum(l1) / 3
         torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+        weights = list(classifier.parameters())
+        pairs = (torch.autograd.grad(total, weights, retain_graph=True) for total in (loss, expected))
+        for ours, theirs in zip(*pairs, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    measured = dict(objective.evaluate(classifier, batch))
+    torch.testing.assert_close(measured["loss"], torch.stack(l2), rtol=1e-12, atol=0)  # of the sentences alone
+    likely = [one.item() < math.log(2) for one in l2]  # of two classes the right one has more than a half
+    assert measured["accuracy"].tolist() == [float(one) for one in likely]
+    assert True in likely
+    assert False in likely
 
 
 def test_padding_does_not_change_the_logits_of_a_sentence() -> None:

@@ -62,8 +62,10 @@ def compared() -> Differences:
             first_loss(Classification(), folded, batch),
             (out.logsumexp(1) - out.gather(1, batch.label[:, None])[:, 0]).mean(),
         ),
-        spec=adamw(3e-3, decay=0.05),
-        optimizer=torch.optim.AdamW(reference.parameters(), lr=3e-3, weight_decay=0.05, fused=False, foreach=False),
+        spec=adamw(3e-3, eps=1e-4, decay=0.05),
+        optimizer=torch.optim.AdamW(
+            reference.parameters(), lr=3e-3, eps=1e-4, weight_decay=0.05, fused=False, foreach=False
+        ),
     )
 
 

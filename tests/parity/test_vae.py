@@ -110,6 +110,10 @@ def test_terms_are_those_of_the_densities() -> None:
     z = mean + noise * (logvar / 2).exp()
     torch.testing.assert_close(reconstruction, -Bernoulli(model.decode(z)).log_prob(image.flatten(1)).sum(1))
     torch.testing.assert_close(divergence, kl(mean, logvar))
+    measured = dict(Given((1, 3, 3), noise).evaluate(model, batch))
+    torch.testing.assert_close(measured["reconstruction"], reconstruction)
+    torch.testing.assert_close(measured["kl"], divergence)
+    torch.testing.assert_close(measured["loss"], reconstruction + divergence)
 
 
 def test_the_bound_is_below_log_p_by_the_divergence_from_the_posterior() -> None:
