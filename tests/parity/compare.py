@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,19 @@ class Differences:
     dtype: str
 
     facts = property(asdict)
+
+
+def in_both(compare: Callable[[], Differences]) -> dict[str, Any]:
+    """What `compare` finds while torch's default is float32, and while it is float64: facts for `prove`."""
+    found, before = [], torch.get_default_dtype()
+    for dtype in TOLERANCE:
+        torch.set_default_dtype(dtype)
+        try:
+            found.append(compare().facts)
+        finally:
+            torch.set_default_dtype(before)
+        assert found[-1]["dtype"] in str(dtype), f"{found[-1]} is not of {dtype}"
+    return {"found": found}
 
 
 def relative(ours: Tensor, reference: Tensor) -> float:
@@ -81,3 +95,9 @@ def parity(
 def first_loss(objective: Objective, model: Callable[..., Tensor], batch: object) -> Tensor:
     """The loss of the objective's first player."""
     return next(iter(objective.losses(model, batch)))[1]
+
+
+def worst(*found: Differences) -> Differences:
+    """The largest of each kind, of comparisons in one precision."""
+    most = {kind: max(getattr(one, kind) for one in found) for kind in ("outputs", "gradients", "step")}
+    return Differences(**most, dtype=found[0].dtype)

@@ -79,6 +79,19 @@ def test_gradients_and_a_hundred_sweeps_equal_autograd(outputs: int, prove) -> N
         prove("backpropagation", "parity", reference="torch's autograd and SGD over 100 sweeps", dtype="float64", **worst)
 
 
+def test_evaluation_counts_the_cases_of_the_best_start() -> None:
+    torch.manual_seed(0)
+    model, batch = TwoLayers(3, 6, 4, 2, spread=2.0), everything()
+    batch = Cases(batch.given, torch.cat([batch.desired, 1 - batch.desired], 1))
+    BackPropagation(model, lr=0.05, momentum=0.9).update(model, batch)
+    net = reference(model, int(model.error_S.argmin()))
+    measured = dict(BackPropagation(model, 0.05, 0.9).evaluate(model, batch))
+    for y, d, loss, right in zip(net(batch.given), batch.desired, measured["loss"], measured["accuracy"], strict=True):
+        assert loss.item() == pytest.approx(sum((a - b).item() ** 2 for a, b in zip(y, d, strict=True)) / 2, rel=1e-12)
+        assert right.item() == float(all(round(a.item()) == b.item() for a, b in zip(y, d, strict=True)))
+    assert 0 < measured["accuracy"].sum() < 64
+
+
 def test_eight_of_sixty_four_vectors_are_symmetrical() -> None:
     batch = everything()
     assert len(batch) == 64

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-import torch.nn.functional as F
 from diffusers import DDIMScheduler, DDPMScheduler, UNet2DModel
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ from fuxian.evaluation import judging
 from fuxian.methods.generative.ddpm import Diffusion, Down, Residual, T, UNet, Up, embed, recipe
 from fuxian.optim import adam
 
-from .compare import first_loss, parity, relative
+from .compare import Differences, first_loss, in_both, parity, relative
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +47,7 @@ def theirs(size: int, width: int, depth: int, channels: int = 1) -> UNet2DModel:
             down_block_types=tuple(f"{kind}DownBlock2D" for kind in kinds),
             up_block_types=tuple(f"{kind}UpBlock2D" for kind in reversed(kinds)),
             attention_head_dim=None, downsample_padding=0, flip_sin_to_cos=False, freq_shift=1,
-        ).double()  # fmt: skip
+        ).to(torch.get_default_dtype())  # fmt: skip
     reference.time_proj.forward = lambda t: embed(t, width)  # theirs in float32 differs in its last bits; see below
     return reference
 
@@ -81,25 +80,41 @@ def pairs(ours: UNet, depth: int) -> dict[str, str]:
     return {name: f"{modules[name.rsplit('.', 1)[0]]}.{name.rsplit('.', 1)[1]}" for name, _ in ours.named_parameters()}
 
 
-@pytest.mark.parametrize(("size", "width", "depth", "channels"), [(32, 8, 1, 1), (16, 16, 2, 3)])
-def test_net_gradients_and_step(prove, size: int, width: int, depth: int, channels: int) -> None:
+def compared(size: int, width: int, depth: int, channels: int) -> Differences:
+    torch.manual_seed(0)
     ours, reference = net(size, width, depth, channels), theirs(size, width, depth, channels)
     for part in [*ours.modules(), *reference.modules()]:  # softmax cannot see it: its gradient is rounding alone
         key = getattr(part, "key", getattr(part, "to_k", None))
         if isinstance(key, nn.Linear):
             key.bias = None
+    batch = Images(torch.rand(3, channels, size, size) * 2 - 1, torch.zeros(3, dtype=torch.int64))
     x, t = torch.randn(3, channels, size, size), torch.tensor([0, 321, 999])
-    noise = torch.randn_like(x)
-    found = parity(
+
+    def losses(*_: Tensor) -> tuple[Tensor, Tensor]:
+        """Algorithm 1, the same draws on either side."""
+        torch.manual_seed(5)
+        loss = first_loss(Diffusion((channels, size, size)), ours, batch)
+        torch.manual_seed(5)
+        t, noise = torch.randint(T, (3,)), torch.randn_like(batch.image)
+        noisy = tabled(DDPMScheduler()).add_noise(batch.image, noise, t)
+        return loss, (reference(noisy, t).sample - noise).square().mean()
+
+    return parity(
         ours,
         reference,
         pairs(ours, depth),
         outputs=lambda: (ours(x, t), reference(x, t).sample),
-        losses=lambda out, expected: (F.mse_loss(out, noise), F.mse_loss(expected, noise)),
-        spec=adam(1e-3),
-        optimizer=torch.optim.Adam(reference.parameters(), 1e-3, fused=False, foreach=False),
+        losses=losses,
+        spec=adam(1e-3, eps=1e-4),  # Adam's first step is a sign, also of a gradient that is rounding alone
+        optimizer=torch.optim.Adam(reference.parameters(), 1e-3, eps=1e-4, fused=False, foreach=False),
     )
-    prove("ddpm", "parity", reference="diffusers.UNet2DModel", **found.facts)
+
+
+@pytest.mark.parametrize(("size", "width", "depth", "channels"), [(32, 8, 1, 1), (16, 16, 2, 3)])
+def test_net_gradients_and_step(prove, size: int, width: int, depth: int, channels: int) -> None:
+    found = in_both(lambda: compared(size, width, depth, channels))
+    if channels == 3:
+        prove("ddpm", "parity", reference="diffusers.UNet2DModel", **found)
 
 
 def test_steps_are_told_by_the_same_sines() -> None:
@@ -136,26 +151,22 @@ def same_steps(scheduler: object, drawn: Iterator[Tensor], x: Tensor, model: Cal
     return worst
 
 
-def test_every_step_of_algorithm_2(prove) -> None:
+def test_every_step_of_algorithm_2() -> None:
     model, x = net(8, 8, 1), torch.randn(2, 1, 8, 8)
     process = Diffusion((1, 8, 8))
     scheduler = tabled(DDPMScheduler(variance_type="fixed_large", clip_sample=True))
     scheduler.set_timesteps(T)
-    worst = same_steps(scheduler, process.ancestral(model, x), x, model)
-    assert worst < 1e-10
-    prove("ddpm", "parity", reference="diffusers.DDPMScheduler, every step", outputs=worst, dtype="float64")
+    assert same_steps(scheduler, process.ancestral(model, x), x, model) < 1e-10
 
 
 @pytest.mark.parametrize(("sampling", "eta"), [(100, 0.0), (50, 1.0), (40, 0.3)])
-def test_every_step_of_ddim(prove, sampling: int, eta: float) -> None:
+def test_every_step_of_ddim(sampling: int, eta: float) -> None:
     model, x = net(8, 8, 1), torch.randn(2, 1, 8, 8)
     process = Diffusion((1, 8, 8), sampling, eta)
     scheduler = tabled(DDIMScheduler(clip_sample=True, timestep_spacing="leading"))
     scheduler.final_alpha_cumprod = torch.tensor(1.0)
     scheduler.set_timesteps(sampling)
-    worst = same_steps(scheduler, process.ddim(model, x), x, model, eta=eta, use_clipped_model_output=True)
-    assert worst < 1e-10
-    prove("ddpm", "parity", reference="diffusers.DDIMScheduler, every step", outputs=worst, dtype="float64")
+    assert same_steps(scheduler, process.ddim(model, x), x, model, eta=eta, use_clipped_model_output=True) < 1e-10
 
 
 def test_one_step_of_noise_is_a_thousand_small_ones() -> None:

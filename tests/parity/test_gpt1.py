@@ -28,7 +28,7 @@ from fuxian.methods.language.gpt1 import (
 )
 from fuxian.optim import adamw
 
-from .compare import first_loss, parity
+from .compare import Differences, first_loss, in_both, parity
 
 transformers = pytest.importorskip("transformers")
 
@@ -65,8 +65,8 @@ PAIRS = {"token.weight": "transformer.tokens_embed.weight", "position.weight": "
 CONV1D = frozenset(name for name in PAIRS if name.endswith(".weight") and ("attention" in name or "mlp" in name))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_outputs_gradients_and_step(dtype: torch.dtype, prove) -> None:
+def compared() -> Differences:
+    dtype = torch.get_default_dtype()
     ours, theirs = tiny(dtype), reference(dtype)
     row = torch.randint(60, (3, 13))
     batch = Windows(row[:, :-1], row[:, 1:])
@@ -80,7 +80,7 @@ def test_outputs_gradients_and_step(dtype: torch.dtype, prove) -> None:
         )
 
     # The gradient of a key's bias is zero but for rounding: eps keeps Adam from making a step of its sign.
-    found = parity(
+    return parity(
         ours, theirs, PAIRS, transposed=CONV1D,
         outputs=lambda: (ours(batch.token), theirs(batch.token).logits),
         losses=losses,
@@ -89,8 +89,10 @@ def test_outputs_gradients_and_step(dtype: torch.dtype, prove) -> None:
             [dict(params=decayed, weight_decay=0.01), dict(params=others, weight_decay=0.0)], lr=1e-3, eps=1e-4
         ),
     )  # fmt: skip
-    if dtype == torch.float32:
-        prove("gpt1", "parity", reference=f"transformers {transformers.__version__}", **found.facts)
+
+
+def test_outputs_gradients_and_step(prove) -> None:
+    prove("gpt1", "parity", reference=f"transformers {transformers.__version__}", **in_both(compared))
 
 
 def test_the_paper_s_sizes_give_the_published_number_of_weights() -> None:
@@ -216,9 +218,20 @@ def test_l3_is_l2_and_lambda_of_l1() -> None:
         l1.append(sum(each) / len(each))  # the extract token is foretold, the start token is not
         l2.append(-classifier.output(states[0, n - 1]).log_softmax(0)[label])
     for lm_weight in (0.0, 0.5):
-        loss = first_loss(FineTune(("a", "b"), None, lm_weight), classifier, batch)
+        objective = FineTune(("a", "b"), None, lm_weight)
+        loss = first_loss(objective, classifier, batch)
         expected = sum(l2) / 3 + lm_weight * sum(l1) / 3
         torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
+        weights = list(classifier.parameters())
+        pairs = (torch.autograd.grad(total, weights, retain_graph=True) for total in (loss, expected))
+        for ours, theirs in zip(*pairs, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    measured = dict(objective.evaluate(classifier, batch))
+    torch.testing.assert_close(measured["loss"], torch.stack(l2), rtol=1e-12, atol=0)  # of the sentences alone
+    likely = [one.item() < math.log(2) for one in l2]  # of two classes the right one has more than a half
+    assert measured["accuracy"].tolist() == [float(one) for one in likely]
+    assert True in likely
+    assert False in likely
 
 
 def test_padding_does_not_change_the_logits_of_a_sentence() -> None:

@@ -13,7 +13,7 @@ from fuxian.methods.language.gpt1 import matrices
 from fuxian.methods.language.gpt2 import GPT2, Attention, Block, Cache, NextCharacter, choose, generate, recipe
 from fuxian.optim import adamw
 
-from .compare import first_loss, parity
+from .compare import Differences, first_loss, in_both, parity
 
 transformers = pytest.importorskip("transformers")
 
@@ -75,8 +75,8 @@ def the_same(model: GPT2) -> torch.nn.Module:
     return theirs
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_outputs_gradients_and_step(dtype: torch.dtype, prove) -> None:
+def compared() -> Differences:
+    dtype = torch.get_default_dtype()
     ours, theirs = tiny(dtype), reference(dtype)
     row = torch.randint(60, (3, 25))
     batch = Windows(row[:, :-1], row[:, 1:])
@@ -90,7 +90,7 @@ def test_outputs_gradients_and_step(dtype: torch.dtype, prove) -> None:
         )
 
     # The gradient of a key's bias is zero but for rounding: eps keeps Adam from making a step of its sign.
-    found = parity(
+    return parity(
         ours, theirs, PAIRS, transposed=CONV1D,
         outputs=lambda: (ours(batch.token), theirs(batch.token).logits),
         losses=losses,
@@ -100,8 +100,10 @@ def test_outputs_gradients_and_step(dtype: torch.dtype, prove) -> None:
             lr=1e-3, betas=(0.9, 0.99), eps=1e-4,
         ),
     )  # fmt: skip
-    if dtype == torch.float32:
-        prove("gpt2", "parity", reference=f"transformers {transformers.__version__}", **found.facts)
+
+
+def test_outputs_gradients_and_step(prove) -> None:
+    prove("gpt2", "parity", reference=f"transformers {transformers.__version__}", **in_both(compared))
 
 
 def test_without_biases_it_is_the_model_whose_biases_are_zero() -> None:

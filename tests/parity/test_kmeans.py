@@ -10,6 +10,7 @@ from sklearn.cluster import KMeans as Reference
 from sklearn.metrics import adjusted_rand_score
 
 from fuxian.data.tabular import iris
+from fuxian.evaluation import measure
 from fuxian.methods.basics.kmeans import KMeans, Lloyd, plus_plus, squared_distances
 from fuxian.metrics.clustering import AdjustedRandIndex
 
@@ -25,22 +26,31 @@ def test_every_start_ends_where_scikit_learn_ends(prove) -> None:
     torch.manual_seed(0)
     starts = torch.stack([plus_plus(x, 3) for _ in range(10)])
     model, batch = KMeans(starts.clone()), iris().train.batch(torch.arange(150))
-    for _ in range(100):
+    Lloyd(()).update(model, batch)
+    once, step = model.centre_SKF.clone(), 0.0
+    for _ in range(99):
         Lloyd(()).update(model, batch)
     centres, inertias, worst = [], [], 0.0
+    for start, centre in zip(starts, once, strict=True):
+        reference = Reference(3, init=start.numpy(), n_init=1, max_iter=1, tol=0, algorithm="lloyd").fit(x.numpy())
+        step = max(step, relative(centre, torch.from_numpy(reference.cluster_centers_)))
     for start, centre in zip(starts, model.centre_SKF, strict=True):
         reference = Reference(3, init=start.numpy(), n_init=1, max_iter=100, tol=0, algorithm="lloyd").fit(x.numpy())
         centres.append(reference.cluster_centers_)
         inertias.append(reference.inertia_)
         worst = max(worst, relative(centre, torch.from_numpy(reference.cluster_centers_)))
     assert worst < 1e-10
-    inertia = relative(model.inertia_S, torch.tensor(inertias, dtype=torch.float64))
-    assert inertia < 1e-10
+    assert relative(model.inertia_S, torch.tensor(inertias, dtype=torch.float64)) < 1e-10
+    assert step < 1e-10
     assert min(inertias) == pytest.approx(78.8514, abs=1e-4)
     assert len({round(value, 3) for value in inertias}) > 1, "one optimum only: the starts prove little"
     labels = Reference(3, init=centres[int(np.argmin(inertias))], n_init=1, max_iter=1).fit(x.numpy()).labels_
     assert model(x).tolist() == labels.tolist()
-    prove("kmeans", "parity", reference=f"scikit-learn {sklearn.__version__}", outputs=worst, step=inertia, dtype="float64")
+    data = iris()
+    measured = measure(model, Lloyd(data.names), data.train, 40)  # what a claim stands on, in batches, the last one short
+    assert measured["inertia"] == pytest.approx(min(inertias), rel=1e-12)
+    assert measured["ari"] == pytest.approx(adjusted_rand_score(batch.label.numpy(), labels), rel=1e-12)
+    prove("kmeans", "parity", reference=f"scikit-learn {sklearn.__version__}", outputs=worst, step=step, dtype="float64")
 
 
 def test_one_step_by_hand() -> None:

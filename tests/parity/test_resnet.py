@@ -1,4 +1,4 @@
-"""ResNet in float64: against transformers (nets of Table 1), and against its equations written out (nets of sec. 4.2)."""
+"""ResNet: against transformers (nets of Table 1), and against its equations written out (nets of sec. 4.2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fuxian.methods.vision.resnet import ResNet, falling
 from fuxian.objectives.classification import Classification
 from fuxian.optim import sgd
 
-from .compare import first_loss, parity, relative
+from .compare import TOLERANCE, Differences, first_loss, in_both, parity, relative
 
 SPEC = sgd(0.1, momentum=0.9, decay=1e-4)
 
@@ -26,7 +26,7 @@ def torch_sgd(model: nn.Module) -> torch.optim.Optimizer:
 
 def compared(ours: ResNet, reference: nn.Module, logits: Callable[[Tensor], Tensor], pairs: dict[str, str], size: int):
     torch.manual_seed(1)
-    batch = Images(torch.randn(4, 3, size, size, dtype=torch.float64), torch.randint(10, (4,)))
+    batch = Images(torch.randn(4, 3, size, size), torch.randint(10, (4,)))
     seen: list[Tensor] = []
 
     def once(image: Tensor) -> Tensor:  # a second pass would move the running averages again
@@ -52,7 +52,7 @@ def in_transformers(depth: int) -> tuple[ResNetForImageClassification, dict[str,
     kind, depths = {18: ("basic", [2, 2, 2, 2]), 50: ("bottleneck", [3, 4, 6, 3])}[depth]
     widths = [64, 128, 256, 512] if kind == "basic" else [256, 512, 1024, 2048]
     config = ResNetConfig(depths=depths, hidden_sizes=widths, layer_type=kind, num_labels=10, downsample_in_bottleneck=True)
-    model = ResNetForImageClassification(config).double().train()
+    model = ResNetForImageClassification(config).train()
     names = {"stem.0": "resnet.embedder.embedder.convolution", "stem.1": "resnet.embedder.embedder.normalization"}
     block = 0
     for stage, count in enumerate(depths):
@@ -72,18 +72,23 @@ def in_transformers(depth: int) -> tuple[ResNetForImageClassification, dict[str,
     }
 
 
-@pytest.mark.parametrize("depth", [18, 50])
-def test_outputs_gradients_and_step_of_the_large_nets(depth: int, prove) -> None:
+def compared_with_transformers(depth: int) -> Differences:
     torch.manual_seed(0)
-    ours = ResNet(3, 10, depth, "B").double()
+    ours = ResNet(3, 10, depth, "B")
     theirs, pairs = in_transformers(depth)
     found = compared(ours, theirs, lambda image: theirs(image).logits, pairs, size=64)
-    if depth == 50:
-        prove("resnet", "parity", reference="transformers.ResNetForImageClassification", **found.facts)
     ours.eval(), theirs.eval()
-    image = torch.randn(3, 3, 64, 64, dtype=torch.float64)
+    image = torch.randn(3, 3, 64, 64)
     with torch.no_grad():
-        assert relative(ours(image), theirs(image).logits) < 1e-10  # with the running averages of that step
+        assert relative(ours(image), theirs(image).logits) < TOLERANCE[image.dtype]  # by the averages of that step
+    return found
+
+
+@pytest.mark.parametrize("depth", [18, 50])
+def test_outputs_gradients_and_step_of_the_large_nets(depth: int, prove) -> None:
+    found = in_both(lambda: compared_with_transformers(depth))
+    if depth == 50:
+        prove("resnet", "parity", reference="transformers.ResNetForImageClassification", **found)
 
 
 class Reference(nn.Module):
@@ -126,15 +131,19 @@ class Reference(nn.Module):
         return x.flatten(2).mean(2) @ self.weight("output.weight").T + self.weight("output.bias")
 
 
-@pytest.mark.parametrize("option", ["A", "B", None])
-def test_outputs_gradients_and_step_of_the_small_nets(option) -> None:
+def compared_with_equations(option) -> Differences:
     torch.manual_seed(0)
-    ours = ResNet(3, 10, 20, option).double()
+    ours = ResNet(3, 10, 20, option)
     for name, weight in ours.named_parameters():  # gains and shifts away from one and zero
         if name.endswith("bias") or weight.dim() == 1:
             weight.data += 0.1 * torch.randn_like(weight)
     reference = Reference(ours, 20, option)
-    compared(ours, reference, reference, reference.names, size=16)
+    return compared(ours, reference, reference, reference.names, size=16)
+
+
+@pytest.mark.parametrize("option", ["A", "B", None])
+def test_outputs_gradients_and_step_of_the_small_nets(option) -> None:
+    in_both(lambda: compared_with_equations(option))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import huggingface_hub
 import pytest
 import torch
@@ -9,20 +11,23 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 import fuxian
+from fuxian.engine.players import Player
 from fuxian.errors import DataMissing, WrongInput
 from fuxian.methods.vision import style_transfer
 from fuxian.methods.vision.style_transfer import Features, Picture, Places, Transfer, gram, patches, vgg19
+from fuxian.optim import lbfgs
 
-from .compare import relative
+from .compare import TOLERANCE, Differences, in_both, relative
 
 LAYERS = ("1_1", "1_2", "2_1")
 
 
-def small() -> tuple[Transfer, Picture]:
-    """A net of three layers, and pictures of two sizes, in float64."""
+def small(dtype: torch.dtype | None = None) -> tuple[Transfer, Picture]:
+    """A net of three layers, and pictures of two sizes."""
+    dtype = dtype or torch.get_default_dtype()
     torch.manual_seed(0)
-    net = Places(Features([(4, 5), (6,)]), 3).net.double().requires_grad_(False)
-    content, style = (torch.rand(1, 3, *size, dtype=torch.float64) for size in ((8, 10), (12, 6)))
+    net = Places(Features([(4, 5), (6,)]), 3).net.to(dtype).requires_grad_(False)
+    content, style = (torch.rand(1, 3, *size, dtype=dtype) for size in ((8, 10), (12, 6)))
     transfer = Transfer(net, content, style, LAYERS, "2_1", content_weight=0.7, smooth=0.3)
     return transfer, Picture(torch.rand_like(content))
 
@@ -38,18 +43,25 @@ def test_gram_matrix_by_a_loop() -> None:
     assert relative(gram(maps), expected) < 1e-10
 
 
-def test_loss_and_gradient_against_einsum(prove) -> None:
-    transfer, model = small()
-    ((player, loss),) = transfer.losses(model, None)
-    assert player == "model"
-    (gradient,) = torch.autograd.grad(loss, [model.logits])
+def step(optimizer: torch.optim.Optimizer, evaluate: Callable[[], torch.Tensor]) -> None:
+    def closure() -> float:
+        optimizer.zero_grad()
+        loss = evaluate()
+        loss.backward()
+        return loss.item()
 
+    optimizer.step(closure)
+
+
+def compared() -> Differences:
+    """The loss, its gradient, and a step of L-BFGS of four iterations: eq. 1 to 7 by einsum."""
+    transfer, model = small()
     net = transfer.net.features
     logits = model.logits.detach().clone().requires_grad_()
 
     def maps(image: torch.Tensor) -> list[torch.Tensor]:
         mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-        x = (image - torch.tensor(mean).double().view(3, 1, 1)) / torch.tensor(std).double().view(3, 1, 1)
+        x = (image - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
         found = []
         for at in (0, 2, 5):
             if at == 5:
@@ -58,28 +70,47 @@ def test_loss_and_gradient_against_einsum(prove) -> None:
             found.append(x[0])
         return found
 
-    image = 1 / (1 + (-logits).exp())
-    ours, content, style = maps(image), maps(transfer.content), maps(transfer.style)
-    expected = 0.7 * 0.5 * ((ours[2] - content[2]) ** 2).sum()  # eq. 1
-    for f, s in zip(ours, style, strict=True):
-        n, m, other = f.shape[0], f[0].numel(), s[0].numel()
-        g, a = torch.einsum("iyx,jyx->ij", f, f), torch.einsum("iyx,jyx->ij", s, s)  # eq. 3
-        expected = expected + ((g - a * m / other) ** 2).sum() / (4 * n**2 * m**2) / 3  # eq. 4, eq. 5 with w = 1 / 3
-    for y in range(8):
-        for x in range(10):
-            if x < 9:
-                expected = expected + 0.3 * ((image[0, :, y, x + 1] - image[0, :, y, x]) ** 2).sum()
-            if y < 7:
-                expected = expected + 0.3 * ((image[0, :, y + 1, x] - image[0, :, y, x]) ** 2).sum()
-    (reference,) = torch.autograd.grad(expected, [logits])
+    def by_hand() -> torch.Tensor:
+        image = 1 / (1 + (-logits).exp())
+        ours, content, style = maps(image), maps(transfer.content), maps(transfer.style)
+        expected = 0.7 * 0.5 * ((ours[2] - content[2]) ** 2).sum()  # eq. 1
+        for f, s in zip(ours, style, strict=True):
+            n, m, other = f.shape[0], f[0].numel(), s[0].numel()
+            g, a = torch.einsum("iyx,jyx->ij", f, f), torch.einsum("iyx,jyx->ij", s, s)  # eq. 3
+            expected = expected + ((g - a * m / other) ** 2).sum() / (4 * n**2 * m**2) / 3  # eq. 4, eq. 5 with w = 1 / 3
+        for y in range(8):
+            for x in range(10):
+                if x < 9:
+                    expected = expected + 0.3 * ((image[0, :, y, x + 1] - image[0, :, y, x]) ** 2).sum()
+                if y < 7:
+                    expected = expected + 0.3 * ((image[0, :, y + 1, x] - image[0, :, y, x]) ** 2).sum()
+        return expected
+
+    def ours() -> torch.Tensor:
+        ((player, loss),) = transfer.losses(model, None)
+        assert player == "model"
+        return loss
+
+    loss, expected = ours(), by_hand()
+    (gradient,), (reference,) = torch.autograd.grad(loss, [model.logits]), torch.autograd.grad(expected, [logits])
     outputs, gradients = relative(loss.detach(), expected.detach()), relative(gradient, reference)
-    assert max(outputs, gradients) < 1e-10
-    prove("style_transfer", "parity", reference="the equations by einsum", outputs=outputs, gradients=gradients,
-          dtype="float64")  # fmt: skip
+    before = logits.detach().clone()
+    mine = Player("model", lbfgs(iterations=4), dict(model.named_parameters()), alone=True).optimizer
+    theirs = torch.optim.LBFGS([logits], max_iter=4, history_size=10, line_search_fn="strong_wolfe")
+    step(mine, ours), step(theirs, by_hand)
+    assert relative(logits.detach(), before) > 0.1
+    assert ours() < 0.7 * loss
+    found = Differences(outputs, gradients, relative(model.logits.detach(), logits.detach()), str(loss.dtype)[6:])
+    assert max(outputs, gradients, found.step) < TOLERANCE[loss.dtype], found
+    return found
+
+
+def test_loss_gradient_and_step_against_einsum(prove) -> None:
+    prove("style_transfer", "parity", reference="the equations by einsum", **in_both(compared))
 
 
 def test_gradient_by_finite_differences() -> None:
-    transfer, model = small()
+    transfer, model = small(torch.float64)
 
     def loss(logits: torch.Tensor) -> torch.Tensor:
         other = Picture(torch.full_like(logits, 0.5))

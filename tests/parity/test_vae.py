@@ -1,4 +1,4 @@
-"""VAE: its equations written a second time in float64; its terms against torch.distributions and a known log p."""
+"""VAE: its equations written a second time; its terms against torch.distributions and a known log p."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fuxian.evaluation import judging
 from fuxian.methods.generative.vae import VAE, Bound, kl
 from fuxian.optim import adam
 
-from .compare import parity
+from .compare import Differences, in_both, parity
 
 
 class Reference(nn.Module):
@@ -25,8 +25,8 @@ class Reference(nn.Module):
         for name, (rows, columns) in dict(
             h=(hidden, pixels), mu=(latent, hidden), s=(latent, hidden), g=(hidden, latent), y=(pixels, hidden)
         ).items():
-            self.register_parameter(f"w_{name}", nn.Parameter(torch.zeros(rows, columns, dtype=torch.float64)))
-            self.register_parameter(f"b_{name}", nn.Parameter(torch.zeros(rows, dtype=torch.float64)))
+            self.register_parameter(f"w_{name}", nn.Parameter(torch.zeros(rows, columns)))
+            self.register_parameter(f"b_{name}", nn.Parameter(torch.zeros(rows)))
 
     def affine(self, name: str, x: Tensor) -> Tensor:
         weight, bias = self.get_parameter(f"w_{name}"), self.get_parameter(f"b_{name}")
@@ -57,14 +57,14 @@ class Given(Bound):
         return self.given
 
 
-def test_outputs_gradients_and_step(prove) -> None:
+def compared() -> Differences:
     torch.manual_seed(0)
-    ours, reference = VAE(36, 24, 5).double(), Reference(36, 24, 5)
-    batch = Images(torch.rand(8, 1, 6, 6, dtype=torch.float64), torch.zeros(8, dtype=torch.int64))
-    noise = torch.randn(8, 5, dtype=torch.float64)
+    ours, reference = VAE(36, 24, 5), Reference(36, 24, 5)
+    batch = Images(torch.rand(8, 1, 6, 6), torch.zeros(8, dtype=torch.int64))
+    noise = torch.randn(8, 5)
     x = batch.image.flatten(1)
     names = dict(encoder="h", mean="mu", logvar="s", decoder="g", logit="y")
-    found = parity(
+    return parity(
         ours,
         reference,
         {f"{ours_}.{kind}": f"{kind[0]}_{theirs}" for ours_, theirs in names.items() for kind in ("weight", "bias")},
@@ -79,7 +79,10 @@ def test_outputs_gradients_and_step(prove) -> None:
         spec=adam(1e-3),
         optimizer=torch.optim.Adam(reference.parameters(), 1e-3, fused=False, foreach=False),
     )
-    prove("vae", "parity", reference="the equations written a second time", **found.facts)
+
+
+def test_outputs_gradients_and_step(prove) -> None:
+    prove("vae", "parity", reference="the equations written a second time", **in_both(compared))
 
 
 def test_652824_weights() -> None:
@@ -107,6 +110,10 @@ def test_terms_are_those_of_the_densities() -> None:
     z = mean + noise * (logvar / 2).exp()
     torch.testing.assert_close(reconstruction, -Bernoulli(model.decode(z)).log_prob(image.flatten(1)).sum(1))
     torch.testing.assert_close(divergence, kl(mean, logvar))
+    measured = dict(Given((1, 3, 3), noise).evaluate(model, batch))
+    torch.testing.assert_close(measured["reconstruction"], reconstruction)
+    torch.testing.assert_close(measured["kl"], divergence)
+    torch.testing.assert_close(measured["loss"], reconstruction + divergence)
 
 
 def test_the_bound_is_below_log_p_by_the_divergence_from_the_posterior() -> None:

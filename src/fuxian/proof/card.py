@@ -94,18 +94,18 @@ def _measured(kind: str, facts: Mapping[str, Any] | None, today: str) -> Proof:
 
 
 def _parity(facts: Mapping[str, Any]) -> Proof:
+    """Facts of one precision, or `found`, a list of several; the worst difference of each."""
     names = {"outputs": "outputs", "gradients": "gradients", "step": "one optimizer step"}
-    parts = [(words, facts[name]) for name, words in names.items() if facts.get(name) is not None]
-    worst = max(difference for _, difference in parts)
-    ok = worst <= AGREES[facts["dtype"]]
-    what = " and ".join(", ".join(words for words, _ in parts).rsplit(", ", 1))
-    how = "equal to" if worst == 0 else f"within {small(worst)} of" if ok else f"up to {small(worst)} from"
-    return Proof(
-        "parity",
-        "ok" if ok else "short",
-        "agrees" if ok else "differs",
-        f"{what} {how} {facts['reference']} ({facts['dtype']})",
-    )
+    found = facts.get("found", [facts])
+    parts = [words for name, words in names.items() if found[0].get(name) is not None]
+    what = " and ".join(", ".join(parts).rsplit(", ", 1))
+    said, ok = [], True
+    for one in found:
+        worst, limit = max(one[name] for name in names if one.get(name) is not None), AGREES[one["dtype"]]
+        how = "equal to" if worst == 0 else f"within {small(worst)} of" if worst <= limit else f"up to {small(worst)} from"
+        said.append(f"{how} {'it' if said else facts['reference']} ({one['dtype']})")
+        ok &= worst <= limit
+    return Proof("parity", "ok" if ok else "short", "agrees" if ok else "differs", f"{what} {', '.join(said)}")
 
 
 def _speed(facts: Mapping[str, Any]) -> Proof:
