@@ -22,9 +22,7 @@ from fuxian.proof.record import claim_record
 def verify(words: Sequence[str], terminal: Terminal) -> int:
     """Runs and records the claims of a method. Returns 1 where one falls short; with `--check` where one is stale."""
     about = "Run a method's claims over their seeds, and record what came of it in results/."
-    parser = Parser(
-        "verify", about, "verify METHOD [--claim TEXT] [--json] | verify [METHOD] --check [--claim TEXT] [--json]"
-    )
+    parser = Parser("verify", about, "verify METHOD [--claim TEXT] [--check] [--json] | verify --check [--json]")
     parser.add_argument("method", nargs="?", metavar="METHOD", help="a method that ships")
     parser.add_argument("--claim", metavar="TEXT", help="only those that stand there: 'Table 2', or a number from 1")
     parser.add_argument("--check", action="store_true", help="only whether today's code gives the records' first losses")

@@ -81,8 +81,9 @@ def protocol(metric: str, info: Mapping[str, Any]) -> str:
     judged = named.get(stage[-1] if stage else "", info["stages"][-1])
     if split not in ("train", "val", "test"):
         return "of the whole run, returned by its recipe"
-    often = "read once a seed" if split == "test" else "which it was chosen by" if split == "val" else "the fit itself"
     select = (judged["select"] or "").lstrip("-")
+    chose = "which it was chosen by" if select or judged["stopped_early"] else "which chose nothing"
+    often = {"test": "read once a seed", "val": chose, "train": "the fit itself"}[split]
     kept = f"the weights are the best by val/{select}" if select else "the weights are those of the last step"
     early = ["stopped by val"] * judged["stopped_early"]
     return "; ".join([f"{split}, {plural(judged[split], 'example')}, {often}", kept, *early])
