@@ -13,7 +13,7 @@ from fuxian.engine.watch import Watch
 from fuxian.errors import WrongInput
 from fuxian.facts import Claim
 from fuxian.numbers import plural
-from fuxian.proof.claims import Verdict, verdict
+from fuxian.proof.claims import Verdict, matching, verdict
 from fuxian.proof.fresh import first_losses
 from fuxian.proof.record import method_hash, record_claim
 
@@ -47,8 +47,21 @@ def _runs(entry: Entry, claim: Claim, watch: Watch | None) -> list[Run]:
     name = f"verify-{setting}-{claim.seeds}-seeds-{method_hash(entry.path)[:8]}"
     folder = runs_folder() / entry.key / name
     if (folder / "seeds.json").is_file():
-        return resume(folder, watch=watch)
+        runs = resume(folder, watch=watch)
+        for run in runs:
+            _check_setting(entry, claim, run)
+        return runs
     return run_seeds(entry.key, range(claim.seeds), name=name, watch=watch, origin="claim", **claim.knobs)
+
+
+def _check_setting(entry: Entry, claim: Claim, run: Run) -> None:
+    """Raises WrongInput where a run that was there already is not one of the claim's setting."""
+    info = run.info
+    knobs = {name: knob["value"] for name, knob in info["knobs"].items()}
+    defaults = {knob.name: knob.default for knob in entry.knobs}
+    if not matching([claim], knobs, defaults, limit=info["limit"], precision=info["precision"]):
+        what = "its knobs, --limit or --precision are others"
+        raise WrongInput(f"{run.folder} is no run of {claim.where}: {what}", do="take it away, and verify again")
 
 
 def _facts(claim: Claim, runs: list[Run]) -> dict[str, Any]:
