@@ -87,10 +87,10 @@ class Sealed:
 
 
 class Splits:
-    """A data set: `train`, and `val` and `test` where they exist. Selection sees `val` only.
+    """A data set: `train`, and `val` and `test` where they exist, disjoint. Selection sees `val` only.
 
     `name` and `hashes` (file: SHA-256) go into the record. A data set that a model is built from is a subclass with
-    its sizes as attributes (`features`, `classes`).
+    its sizes as attributes (`features`, `classes`). Raises ContractError where one split stands for two.
     """
 
     def __init__(
@@ -102,6 +102,16 @@ class Splits:
         name: str = "",
         hashes: Mapping[str, str] | None = None,
     ) -> None:
+        bare = test.split if isinstance(test, Sealed) else test
+        for one, other, names in (
+            (val, bare, "val and test"),
+            (train, bare, "train and test"),
+            (train, val, "train and val"),
+        ):
+            if one is not None and one is other:
+                raise ContractError(
+                    f"{names} are the same split", do="leave one of them out: without `val` nothing selects"
+                )
         self.train = train
         self.val = val
         self.test = test if test is None or isinstance(test, Sealed) else Sealed(test)

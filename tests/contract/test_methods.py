@@ -8,6 +8,8 @@ import re
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import fields
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,16 @@ import pytest
 import safetensors.torch
 import torch
 
-from fuxian import catalog, run
+from fuxian import catalog, load, run
+from fuxian.data.images import image_data
 from fuxian.data.text import by_character, python_topics
 from fuxian.engine.players import Player
 from fuxian.engine.run import Run
+from fuxian.evaluation import batches
 from fuxian.optim import signed
 
 from .. import kills
+from ..engine.toys import RowSplit, rows
 
 METHODS = [pytest.param(entry, id=entry.key) for entry in catalog.methods()]
 each = pytest.mark.parametrize("entry", METHODS)
@@ -169,6 +174,44 @@ def test_every_example_counts(entry: catalog.Entry, short: Callable[..., Run]) -
         *stage, split, _ = name.split("/")
         record = next((s for s in stages(made) if stage == [s["name"]]), stages(made)[-1])
         assert count >= record[split] > 0, name  # examples, or what they hold
+
+
+# What two splits of a published set may share, as a share of the smaller: running text says some lines twice.
+REPEATS = {"python-topics": 0.01}
+
+
+@each
+def test_splits_are_disjoint(entry: catalog.Entry, short: Callable[..., Run]) -> None:
+    for stage in load(short(entry)).stages:
+        data = stage.data() if callable(stage.data) else stage.data
+        if data is None:
+            continue
+        held = {part: contents(split) for part in ("train", "val", "test") if (split := getattr(data, part)) is not None}
+        for one, other in combinations(held, 2):
+            shared = len(held[one] & held[other])
+            allowed = REPEATS.get(data.name, 0) * min(len(held[one]), len(held[other]))
+            assert shared <= allowed, f"{shared} examples of {data.name} are in {one} and in {other}"
+
+
+def contents(split: Any) -> set[Any]:
+    """What tells the examples of a split apart: their place in what is one object, as a graph; else all of their bytes."""
+    found: set[Any] = set()
+    for batch in batches(split, 500, "cpu"):
+        if hasattr(batch, "index"):
+            found.update(batch.index.tolist())
+            continue
+        columns = [getattr(batch, field.name).reshape(len(batch), -1).numpy() for field in fields(batch)]
+        found.update(b"".join(column[row].tobytes() for column in columns) for row in range(len(batch)))
+    return found
+
+
+def test_an_example_in_two_splits_is_found() -> None:
+    digits = image_data("digits", size=8)
+    train, test = contents(digits.train), contents(digits.test)
+    assert (len(train), len(test), len(train & test)) == (len(digits.train), len(digits.test), 0)
+    train = rows().train
+    leaked = train.batch(torch.tensor([3, 7]))
+    assert len(contents(train) & contents(RowSplit(leaked.x, leaked.y))) == 2
 
 
 @pytest.mark.slow

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from statistics import fmean
 
 import pytest
 
 from fuxian import catalog
 from fuxian.cli import main
+from fuxian.facts import Claim
 from fuxian.proof import record
 from fuxian.proof.card import card
+from fuxian.proof.verify import protocol
 
 
 @pytest.fixture
@@ -33,6 +37,12 @@ def test_claims_of_one_setting_share_their_runs_and_are_recorded(results, tmp_pa
     assert inertia["seeds"] == [0, 1, 2, 3, 4]
     assert inertia["count"] == 150
     assert [line["step"] for line in inertia["first_losses"]] == list(range(1, 21))
+    assert (inertia["mean"], inertia["std"]) == (pytest.approx(fmean(inertia["values"])), pytest.approx(0, abs=1e-6))
+    assert inertia["protocol"] == "train, 150 examples, the fit itself; the weights are those of the last step"
+    assert len(inertia["seconds_each"]) == 5
+    assert inertia["seconds"] == pytest.approx(sum(inertia["seconds_each"]), abs=0.3)
+    assert inertia["machine"]["vectors"]
+    assert {"commit", "dirty", "versions", "threads", "device", "precision", "data", "peak_memory_bytes"} <= inertia.keys()
     assert inertia["resolved"] == {"data": "iris", "clusters": 3, "starts": 10, "steps": 100}
     claim = next(proof for proof in card(catalog.find("kmeans")) if proof.kind == "claim")
     assert (claim.mark, claim.word) == ("ok", "2 of 2")
@@ -42,6 +52,59 @@ def test_claims_of_one_setting_share_their_runs_and_are_recorded(results, tmp_pa
     assert {path: path.stat().st_mtime_ns for path in folders[0].glob("seed-*/result.json")} == before, (
         "finished seeds run once"
     )
+
+
+def test_one_claim_is_chosen_by_its_number_or_its_place(results, tmp_path, monkeypatch, capsys) -> None:
+    near, far = Claim("train/inertia", 78.8514, where="Table 1", tolerance=0.001, seeds=1, better="lower"), "a GPU"
+    claims = [near, replace(near, where="Table 2, large", needs=far), replace(near, where="Table 2, larger", needs=far)]
+    entry = replace(catalog.find("kmeans"), claims=claims)
+    monkeypatch.setattr(catalog, "find", lambda name: entry)
+
+    def verified(*words: str) -> list[tuple[str, str]]:
+        assert main(["verify", "kmeans", "--json", *words]) == 0
+        return [(one["where"], one["verdict"]) for one in json.loads(capsys.readouterr().out)["claims"]]
+
+    assert verified("--claim", "1") == [("Table 1", "reproduced")]
+    assert verified("--claim", "table 1") == [("Table 1", "reproduced")]
+    assert verified("--claim", "Table") == [
+        ("Table 1", "reproduced"),
+        ("Table 2, large", "at scale only"),
+        ("Table 2, larger", "at scale only"),
+    ]
+    assert verified("--claim", "3") == [("Table 2, larger", "reproduced")]  # chosen alone: what it needs is at hand
+    assert len(json.loads((results / "basics.kmeans.json").read_text())["claims"]) == 2
+    assert main(["verify", "kmeans", "--claim", "Table 2"]) == 2
+    assert "kmeans has no claim that can be run here" in capsys.readouterr().err
+    assert main(["verify", "kmeans", "--claim", "Tabel 1"]) == 2
+    assert "kmeans has no claim at 'Tabel 1'; the nearest is Table 1" in capsys.readouterr().err
+    assert main(["verify"]) == 2
+    assert "verify needs a METHOD" in capsys.readouterr().err
+
+
+STAGE = dict(name="fine-tune", train=6920, val=872, test=1821, select="-loss", stopped_early=False)
+FIRST = dict(name="pretrain", train=100, val=None, test=None, select=None, stopped_early=True)
+
+
+@pytest.mark.parametrize(
+    ("metric", "told"),
+    [
+        ("test/accuracy", "test, 1,821 examples, read once a seed; the weights are the best by val/loss"),
+        ("fine-tune/test/accuracy", "test, 1,821 examples, read once a seed; the weights are the best by val/loss"),
+        ("val/loss", "val, 872 examples, which it was chosen by; the weights are the best by val/loss"),
+        (
+            "pretrain/train/loss",
+            "train, 100 examples, the fit itself; the weights are those of the last step; stopped by val",
+        ),
+        ("forgetting", "of the whole run, returned by its recipe"),
+    ],
+)
+def test_the_protocol_is_read_from_the_run(metric: str, told: str) -> None:
+    assert protocol(metric, {"stages": [FIRST, STAGE]}) == told
+
+
+def test_val_that_chose_nothing_is_not_said_to() -> None:
+    told = protocol("val/loss", {"stages": [STAGE | {"select": None}]})
+    assert told == "val, 872 examples, which chose nothing; the weights are those of the last step"
 
 
 def test_a_claim_that_falls_short_is_exit_1(results, monkeypatch, capsys) -> None:

@@ -6,6 +6,8 @@ import os
 import platform
 import resource
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,9 +72,20 @@ def machine(device: torch.device) -> dict[str, Any]:
     found: dict[str, Any] = {
         "system": f"{platform.system()} {platform.release()}",
         "processor": platform.machine(),
+        "model": _processor(),
+        "vectors": torch.backends.cpu.get_cpu_capability(),  # which kernels torch picks: others round differently
         "cores": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
     if device.type == "cuda":
         found["accelerator"] = torch.cuda.get_device_name(device)
     return found
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

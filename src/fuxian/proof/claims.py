@@ -103,6 +103,13 @@ def _word(claim: Claim, values: Sequence[float], gap: float) -> Word:
     return "above" if ahead > edge else "short" if ahead < -edge else "reproduced"
 
 
+def choose(claims: Sequence[Claim], words: str) -> list[Claim]:
+    """The claim of that number, counted from 1 in the method's order, or those whose place holds these words."""
+    if words.isdecimal() and 0 < int(words) <= len(claims):
+        return [claims[int(words) - 1]]
+    return [claim for claim in claims if words.casefold() in claim.where.casefold()]
+
+
 def matching(
     claims: Iterable[Claim],
     knobs: Mapping[str, Any],

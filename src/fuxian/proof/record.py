@@ -5,7 +5,7 @@
 `results/<family>.<method>.json`, written by `record_claim`, one entry a claim:
 
     {"claims": [{"metric": "test/accuracy", "where": "Table 2, Cora", "knobs": {}, "value": 0.815,
-                 "values": [0.816, …], "seeds": [0, …], "method_sha256": "…",
+                 "values": [0.816, …], "mean": 0.815, "std": 0.004, "seeds": [0, …], "method_sha256": "…",
                  "reference": 0.814, "note": "what was tried", …whatever else the verification knows}]}
 
 `results/proof/<family>.<method>.json`, written by `record`, one entry a kind; each carries `method_sha256`, and instead of
@@ -28,6 +28,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ from filelock import FileLock
 
 from fuxian.errors import WrongInput
 from fuxian.facts import Claim
+from fuxian.proof.claims import mean_std
 
 Kind = Literal["parity", "speed", "resume", "export"]
 
@@ -63,8 +65,10 @@ def record(method_file: str | Path, kind: Kind, facts: Mapping[str, Any]) -> Pat
 
 def record_claim(method_file: str | Path, claim: Claim, facts: Mapping[str, Any]) -> Path:
     """Puts the verification of one claim in the place of the one before. `facts` needs `values` and `seeds`."""
+    mean, std = mean_std(facts["values"])
     entry = {"metric": claim.metric, "where": claim.where, "knobs": claim.knobs, "value": claim.value}
-    entry |= {**facts, "method_sha256": method_hash(method_file)}
+    entry |= {**facts, "values": [_finite(value) for value in facts["values"]], "mean": _finite(mean), "std": _finite(std)}
+    entry |= {"method_sha256": method_hash(method_file)}
 
     def merge(before: dict[str, Any]) -> dict[str, Any]:
         others = [one for one in before.get("claims", []) if not _speaks_of(one, claim)]
@@ -81,7 +85,13 @@ def proofs(key: str) -> dict[str, dict[str, Any]]:
 def claim_record(key: str, claim: Claim) -> dict[str, Any] | None:
     """What `record_claim` wrote for this claim of the method `graph.gcn`, or None."""
     found = _read(results_folder() / f"{key}.json").get("claims", [])
-    return next((one for one in found if _speaks_of(one, claim)), None)
+    kept = next((one for one in found if _speaks_of(one, claim)), None)
+    return kept and {**kept, "values": [nan if value is None else value for value in kept["values"]]}
+
+
+def _finite(value: float) -> float | None:
+    """JSON has no NaN: null stands for it."""
+    return value if isfinite(value) else None
 
 
 def _speaks_of(entry: Mapping[str, Any], claim: Claim) -> bool:

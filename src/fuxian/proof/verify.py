@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fuxian.catalog import Entry
@@ -11,22 +12,25 @@ from fuxian.engine.run import Run, resume, run_seeds
 from fuxian.engine.watch import Watch
 from fuxian.errors import WrongInput
 from fuxian.facts import Claim
-from fuxian.proof.claims import Verdict, verdict
+from fuxian.numbers import plural
+from fuxian.proof.claims import Verdict, matching, verdict
+from fuxian.proof.fresh import first_losses
 from fuxian.proof.record import method_hash, record_claim
 
-FIRST_LOSSES = 20
 
-
-def verify(entry: Entry, *, watch: Watch | None = None) -> list[Verdict]:
+def verify(entry: Entry, claims: Sequence[Claim] | None = None, *, watch: Watch | None = None) -> list[Verdict]:
     """Runs every claim that can be run here, records it, and returns a verdict on each, in the method's order.
+
+    `claims` are those that are wanted; what a single one needs is then taken to be at hand.
 
     The runs of one setting are in `verify-<setting>-<hash of the method's file>`: claims with the same knobs share them,
     finished seeds are not run again, and a stopped verification goes on. Raises WrongInput where a claim's metric is not
     measured.
     """
     judged = []
-    for claim in entry.claims:
-        if claim.needs:
+    claims = entry.claims if claims is None else claims
+    for claim in claims:
+        if claim.needs and len(claims) > 1:
             judged.append(verdict(claim, []))
             continue
         runs = _runs(entry, claim, watch)
@@ -43,23 +47,39 @@ def _runs(entry: Entry, claim: Claim, watch: Watch | None) -> list[Run]:
     name = f"verify-{setting}-{claim.seeds}-seeds-{method_hash(entry.path)[:8]}"
     folder = runs_folder() / entry.key / name
     if (folder / "seeds.json").is_file():
-        return resume(folder, watch=watch)
+        runs = resume(folder, watch=watch)
+        for run in runs:
+            _check_setting(entry, claim, run)
+        return runs
     return run_seeds(entry.key, range(claim.seeds), name=name, watch=watch, origin="claim", **claim.knobs)
+
+
+def _check_setting(entry: Entry, claim: Claim, run: Run) -> None:
+    """Raises WrongInput where a run that was there already is not one of the claim's setting."""
+    info = run.info
+    knobs = {name: knob["value"] for name, knob in info["knobs"].items()}
+    defaults = {knob.name: knob.default for knob in entry.knobs}
+    if not matching([claim], knobs, defaults, limit=info["limit"], precision=info["precision"]):
+        what = "its knobs, --limit or --precision are others"
+        raise WrongInput(f"{run.folder} is no run of {claim.where}: {what}", do="take it away, and verify again")
 
 
 def _facts(claim: Claim, runs: list[Run]) -> dict[str, Any]:
     first = runs[0].info
-    stages = [stage for run in runs for stage in run.info["stages"]]
+    lines = (runs[0].folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    each = [sum(stage["seconds"] for stage in run.info["stages"]) for run in runs]
     return {
         "values": [run.metrics[claim.metric] for run in runs],
         "seeds": [run.info["seed"] for run in runs],
         "count": runs[0].counts.get(claim.metric),
+        "protocol": protocol(claim.metric, first),
         "resolved": {name: knob["value"] for name, knob in first["knobs"].items()},
         "command": f"fuxian verify {first['method']}",
-        "first_losses": _first_losses(runs[0]),
+        "first_losses": first_losses([json.loads(line) for line in lines]),
         "data": {stage["data"]: stage["hashes"] for stage in first["stages"]},
-        "seconds": round(sum(stage["seconds"] for stage in stages), 1),
-        "peak_memory_bytes": max(stage["peak_memory_bytes"] for stage in stages),
+        "seconds": round(sum(each), 1),
+        "seconds_each": [round(seconds, 1) for seconds in each],
+        "peak_memory_bytes": max(stage["peak_memory_bytes"] for run in runs for stage in run.info["stages"]),
         **{
             name: first[name]
             for name in ("commit", "dirty", "versions", "machine", "threads", "device", "precision", "created")
@@ -67,10 +87,16 @@ def _facts(claim: Claim, runs: list[Run]) -> dict[str, Any]:
     }
 
 
-def _first_losses(run: Run) -> list[dict[str, Any]]:
-    """What the first steps of the first stage logged: today's code is the same while it gives them again."""
-    stage = run.info["stages"][0]["name"]
-    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()[: 2 * FIRST_LOSSES]]
-    return [line for line in lines if line["stage"] == stage and not any(key.startswith("val/") for key in line)][
-        :FIRST_LOSSES
-    ]
+def protocol(metric: str, info: Mapping[str, Any]) -> str:
+    """Which split a metric was read from, how often, and what was chosen with the help of which: from `run.json`."""
+    *stage, split, _ = ["", *metric.split("/")][-3:]
+    named = {one["name"]: one for one in info["stages"]}
+    judged = named.get(stage[-1] if stage else "", info["stages"][-1])
+    if split not in ("train", "val", "test"):
+        return "of the whole run, returned by its recipe"
+    select = (judged["select"] or "").lstrip("-")
+    chose = "which it was chosen by" if select or judged["stopped_early"] else "which chose nothing"
+    often = {"test": "read once a seed", "val": chose, "train": "the fit itself"}[split]
+    kept = f"the weights are the best by val/{select}" if select else "the weights are those of the last step"
+    early = ["stopped by val"] * judged["stopped_early"]
+    return "; ".join([f"{split}, {plural(judged[split], 'example')}, {often}", kept, *early])
