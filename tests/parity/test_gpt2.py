@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fuxian.data.text import UNCOUNTED, Characters, Corpus, Windows, by_character
-from fuxian.errors import ContractError, WrongInput
+from fuxian.errors import WrongInput
 from fuxian.evaluation import measure
 from fuxian.methods.language.gpt1 import matrices
 from fuxian.methods.language.gpt2 import GPT2, Attention, Block, Cache, NextCharacter, choose, generate, recipe
@@ -121,13 +121,12 @@ def test_the_cache_changes_no_logit(bias: bool, length: int) -> None:
     cache = Cache(model, 3)
     with torch.no_grad():
         expected = model(token)
-        torch.testing.assert_close(model.next(token[:, :length], cache), expected[:, length - 1], rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(cache.start(token[:, :length]), expected[:, length - 1], rtol=1e-10, atol=1e-10)
         for n in range(length, 24):
-            one = model.next(token[:, n : n + 1], cache)
-            torch.testing.assert_close(one, expected[:, n], rtol=1e-10, atol=1e-10)
-    assert cache.length == 24
-    with pytest.raises(ContractError, match="holds 24 tokens goes on by one token, not by 2"):
-        model.next(token[:, :2], cache)
+            torch.testing.assert_close(cache.step(token[:, n]), expected[:, n], rtol=1e-10, atol=1e-10)
+        assert cache.length == 24
+        with pytest.raises(IndexError):  # no position is left
+            cache.step(token[:, 0])
 
 
 @pytest.mark.parametrize("prompt", [1, 7])

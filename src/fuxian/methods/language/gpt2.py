@@ -22,7 +22,7 @@ from fuxian import figures
 from fuxian.contract import Metric, Objective, Stage
 from fuxian.data.text import UNCOUNTED, Characters, Windows, by_character, corpus
 from fuxian.data.weights import fill, pretrained, save
-from fuxian.errors import ContractError, WrongInput
+from fuxian.errors import WrongInput
 from fuxian.facts import Claim, Paper, Within
 from fuxian.methods.language import gpt1
 from fuxian.methods.language.gpt1 import line, matrices
@@ -54,16 +54,13 @@ class Attention(nn.Module):
         self.heads = heads
         self.dropout = dropout
 
-    def forward(self, x_BTD: Tensor, past: Tensor | None = None, first: int = 0) -> Tensor:
-        """`past` (2, B, H, C, D / H) holds the keys and values of the `first` tokens before these, and takes theirs."""
-        qkv = self.qkv(x_BTD).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (3, B, H, T, D / H)
-        q, k, v = qkv
+    def forward(self, x_BTD: Tensor, past: Tensor | None = None) -> Tensor:
+        """`past` (2, B, H, C, D / H) takes the keys and values of the tokens."""
+        qkv = self.qkv(x_BTD).unflatten(2, (3, self.heads, -1))
+        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (B, H, T, D / H) each
         if past is not None:
-            last = first + x_BTD.shape[1]
-            past[:, :, :, first:last] = qkv[1:]
-            k, v = past[:, :, :, :last]
-        dropout, causal = self.dropout if self.training else 0.0, first == 0  # what goes on is one token, and sees all
-        a = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=causal)
+            past[:, :, :, : x_BTD.shape[1]] = torch.stack([k, v])
+        a = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0, is_causal=True)
         return F.dropout(self.output(a.transpose(1, 2).flatten(2)), self.dropout, self.training)
 
 
@@ -79,8 +76,8 @@ class Block(nn.Module):
             nn.Linear(width, 4 * width, bias), nn.GELU("tanh"), nn.Linear(4 * width, width, bias), nn.Dropout(dropout)
         )
 
-    def forward(self, x_BTD: Tensor, past: Tensor | None = None, first: int = 0) -> Tensor:
-        x_BTD = x_BTD + self.attention(self.norm_1(x_BTD), past, first)
+    def forward(self, x_BTD: Tensor, past: Tensor | None = None) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.norm_1(x_BTD), past)
         return x_BTD + self.mlp(self.norm_2(x_BTD))
 
 
@@ -106,25 +103,19 @@ class GPT2(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(weight)
 
-    def states(self, token_BT: Tensor, cache: "Cache | None" = None) -> Tensor:
-        """What the logits are made of (B, T, D). With a cache, a beginning, or the one token that goes on from it."""
-        first = cache.length if cache is not None else 0
-        last = first + token_BT.shape[1]
-        if first and last - first != 1:
-            raise ContractError(f"a cache that holds {first} tokens goes on by one token, not by {last - first}")
-        h_BTD = self.dropout(self.token(token_BT) + self.position.weight[first:last])
+    def states(self, token_BT: Tensor, past: Tensor | None = None) -> Tensor:
+        """What the logits are made of (B, T, D). `past` of a Cache takes the keys and values of the tokens."""
+        h_BTD = self.dropout(self.token(token_BT) + self.position.weight[: token_BT.shape[1]])
         for place, block in enumerate(self.blocks):
-            h_BTD = block(h_BTD, cache.blocks[place] if cache is not None else None, first)
-        if cache is not None:
-            cache.length = last
+            h_BTD = block(h_BTD, past[place] if past is not None else None)
         return self.norm(h_BTD)
 
     def forward(self, token_BT: Tensor) -> Tensor:
         return F.linear(self.states(token_BT), self.token.weight)
 
-    def next(self, token_BT: Tensor, cache: "Cache | None" = None) -> Tensor:
+    def next(self, token_BT: Tensor, past: Tensor | None = None) -> Tensor:
         """Logits (B, V) of the token after the last."""
-        return F.linear(self.states(token_BT, cache)[:, -1], self.token.weight)
+        return F.linear(self.states(token_BT, past)[:, -1], self.token.weight)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, dropout: float = 0.1) -> "GPT2":
@@ -162,13 +153,44 @@ NAMES = gpt1.NAMES | {"token": "wte", "position": "wpe", "norm": "ln_f"}
 
 
 class Cache:
-    """Keys and values of the tokens that a model has read, so that the next one costs one position; for a whole context."""
+    """Keys and values of the tokens that a model has read, so that the next one costs one position; for a whole context.
+
+    What one row costs is to read all weights and to make all calls. So the weights lie here column by column, as they are
+    read fastest, and `step` is the model's forward in evaluation, for one token, in few calls.
+    """
 
     def __init__(self, model: GPT2, batch: int) -> None:
         context, width = model.position.weight.shape
-        shape = 2, batch, model.heads, context, width // model.heads
-        self.blocks = [model.token.weight.new_empty(shape) for _ in model.blocks]
-        self.length = 0
+        shape = len(model.blocks), 2, batch, model.heads, context, width // model.heads
+        self.model, self.length, self.past = model, 0, model.token.weight.new_empty(shape)
+
+        def laid(block: Any) -> list[tuple[Tensor, Tensor]]:
+            attention, mlp = block.attention, block.mlp
+            parts = block.norm_1, attention.qkv, attention.output, block.norm_2, mlp[0], mlp[2]
+            return [(part.weight.t().contiguous().t(), part.bias) for part in parts]
+
+        with torch.no_grad():
+            self.layers = [laid(block) for block in model.blocks]
+
+    def start(self, token_BT: Tensor) -> Tensor:
+        """Reads the first tokens. Logits (B, V) of the one after them."""
+        self.length = token_BT.shape[1]
+        return self.model.next(token_BT, self.past)
+
+    def step(self, token_B: Tensor) -> Tensor:
+        """Reads one more token. Logits (B, V) of the one after it."""
+        model, n, (_, _, batch, heads, _, _) = self.model, self.length, self.past.shape
+        norm = lambda x_BD, gain, bias: F.layer_norm(x_BD, gain.shape, gain, bias, 1e-5)
+        news, seen = self.past[..., n, :].unbind(), self.past[..., : n + 1, :].unbind()
+        h_BD = F.embedding(token_B, model.token.weight) + model.position.weight[n]
+        for (norm_1, qkv, output, norm_2, up, down), new, (k, v) in zip(self.layers, news, seen, strict=True):
+            made = F.linear(norm(h_BD, *norm_1), *qkv).view(batch, 3, heads, -1).transpose(0, 1)  # (3, B, H, D / H)
+            new.copy_(made[1:])
+            a = F.scaled_dot_product_attention(made[0].unsqueeze(2), k, v)
+            h_BD = h_BD + F.linear(a.view(batch, -1), *output)
+            h_BD = h_BD + F.linear(F.gelu(F.linear(norm(h_BD, *norm_2), *up), approximate="tanh"), *down)
+        self.length = n + 1
+        return F.linear(model.norm(h_BD), model.token.weight)
 
 
 @torch.inference_mode()
@@ -187,7 +209,7 @@ def generate(
     text_BN = torch.cat([token_BT, token_BT.new_empty(len(token_BT), length)], dim=1)
     for n in range(first, first + length):
         if n <= context:
-            logits_BV = model.next(text_BN[:, cache.length : n], cache)
+            logits_BV = cache.step(text_BN[:, n - 1]) if cache.length else cache.start(text_BN[:, :n])
         else:
             logits_BV = model.next(text_BN[:, n - context : n])
         text_BN[:, n] = choose(logits_BV, temperature, top_k)
