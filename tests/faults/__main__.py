@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from queue import SimpleQueue
 
 from tests.faults.catalogue import FAULTS
@@ -28,7 +29,7 @@ def chosen(words: Sequence[str]) -> list[Fault]:
 
 def row(fault: Fault, verdict: Verdict) -> str:
     caught = ", ".join(test.rpartition("::")[2] for test in fault.tests)
-    line = f"{'✓' if verdict.caught else '✗'} {fault.name:<66} {fault.file.rpartition('/')[2]:<20} {caught}"
+    line = f"{'✓' if verdict.caught else '✗'} {fault.name:<58}  {fault.file.rpartition('/')[2]:<19}  {caught}"
     return line if verdict.caught else f"{line}\n  escaped: {verdict.why}"
 
 
@@ -37,28 +38,31 @@ def main() -> int:
     parser.add_argument("words", nargs="*", metavar="WORD")
     parser.add_argument("--record", action="store_true", help="write results/faults.json")
     options = parser.parse_args()
-    faults, began, clean = chosen(options.words), time.perf_counter(), {}
-    count = min(2, os.cpu_count() or 1)
-    runners = [Runner(faults, clean=clean) for _ in range(count)]
-    free: SimpleQueue[Runner] = SimpleQueue()
-    for runner in runners:
-        free.put(runner)
-
-    def judge(fault: Fault) -> Verdict:
-        runner = free.get()
-        try:
-            return runner.judge(fault)
-        finally:
+    faults, began = chosen(options.words), time.perf_counter()
+    clean: dict[str, str] = {}
+    verdicts: list[Verdict] = []
+    with ExitStack() as stack:
+        runners = [stack.enter_context(Runner(faults, clean=clean)) for _ in range(min(2, os.cpu_count() or 1))]
+        pool = stack.enter_context(ThreadPoolExecutor(len(runners)))
+        free: SimpleQueue[Runner] = SimpleQueue()
+        for runner in runners:
             free.put(runner)
 
-    print(f"  {'fault':<66} {'where':<20} caught by")
-    verdicts = []
-    with ThreadPoolExecutor(count) as pool:
-        for fault, verdict in zip(faults, pool.map(judge, faults), strict=True):
-            verdicts.append(verdict)
-            print(row(fault, verdict), flush=True)
-    for runner in runners:
-        runner.__exit__()
+        def judge(fault: Fault) -> Verdict:
+            runner = free.get()
+            try:
+                return runner.judge(fault)
+            finally:
+                free.put(runner)
+
+        print(f"  {'fault':<58}  {'where':<19}  caught by")
+        try:
+            for fault, verdict in zip(faults, pool.map(judge, faults), strict=True):
+                verdicts.append(verdict)
+                print(row(fault, verdict), flush=True)
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            return 130
     caught = sum(verdict.caught for verdict in verdicts)
     print(f"\n{caught} of {len(faults)} planted faults caught, in {(time.perf_counter() - began) / 60:.1f} min")
     if options.record and faults == FAULTS:
