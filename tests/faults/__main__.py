@@ -2,7 +2,8 @@
 
     python -m tests.faults [WORD…] [--record]
 
-WORDS choose the faults that have one of them in their name, file or tests. `--record` writes `results/faults.json`.
+WORDS choose the faults that have one of them in their name, file or tests. `--record` puts what was found into
+`results/faults.json`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from queue import SimpleQueue
@@ -33,10 +34,22 @@ def row(fault: Fault, verdict: Verdict) -> str:
     return line if verdict.caught else f"{line}\n  escaped: {verdict.why}"
 
 
+def record(judged: Mapping[str, Verdict]) -> None:
+    """Writes what was judged now, and what was recorded before of the others."""
+    before = json.loads(RECORD.read_text(encoding="utf-8"))["faults"] if RECORD.is_file() else []
+    known = {one["fault"]: one for one in before}
+    for fault in FAULTS:
+        if fault.name in judged:
+            facts = {"file": fault.file, "tests": list(fault.tests), "caught": judged[fault.name].caught}
+            known[fault.name] = {"fault": fault.name, **facts}
+    faults = [known[fault.name] for fault in FAULTS if fault.name in known]
+    RECORD.write_text(json.dumps({"faults": faults}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("words", nargs="*", metavar="WORD")
-    parser.add_argument("--record", action="store_true", help="write results/faults.json")
+    parser.add_argument("--record", action="store_true", help="into results/faults.json")
     options = parser.parse_args()
     faults, began = chosen(options.words), time.perf_counter()
     clean: dict[str, str] = {}
@@ -65,12 +78,8 @@ def main() -> int:
             return 130
     caught = sum(verdict.caught for verdict in verdicts)
     print(f"\n{caught} of {len(faults)} planted faults caught, in {(time.perf_counter() - began) / 60:.1f} min")
-    if options.record and faults == FAULTS:
-        record = [
-            {"fault": f.name, "file": f.file, "tests": list(f.tests), "caught": v.caught}
-            for f, v in zip(faults, verdicts, strict=True)
-        ]
-        RECORD.write_text(json.dumps({"faults": record}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    if options.record:
+        record(dict(zip((fault.name for fault in faults), verdicts, strict=True)))
     return 0 if caught == len(faults) else 1
 
 
