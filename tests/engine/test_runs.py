@@ -166,6 +166,17 @@ def test_judging_changes_nothing_that_trains(tmp_path: Path) -> None:
         assert torch.equal(weight, weights[1][name]), name
 
 
+def test_every_evaluation_of_a_run_draws_the_same_numbers(tmp_path: Path) -> None:
+    class Drawn(toys.Classify):
+        def evaluate(self, model: Any, batch: Any) -> Iterator[tuple[Any, ...]]:
+            yield "drawn", torch.rand(len(batch))
+
+    run = toys.play(toys.one(objective=Drawn, evaluate_every=1), tmp_path)
+    lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    drawn = [line["val/drawn"] for line in lines if "val/drawn" in line]
+    assert drawn == [run.metrics["val/drawn"]] * 4
+
+
 def test_an_average_is_the_sum_that_it_should_be(tmp_path: Path) -> None:
     seen: list[Tensor] = []
 

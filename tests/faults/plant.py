@@ -89,7 +89,7 @@ class Runner:
     """Judges faults of a catalogue, one at a time.
 
     `clean` is what their tests came to without a fault: found once for all that lie in one file, shared by several runners.
-    `seconds` is how long the tests of a fault may take.
+    `seconds` is how long a test may take.
     """
 
     def __init__(
@@ -100,7 +100,8 @@ class Runner:
         clean: dict[str, str] | None = None,
         seconds: float = 150,
     ) -> None:
-        self.root, self.clean, self.seconds = root, {} if clean is None else clean, seconds
+        self.root, self.seconds = root, seconds
+        self.clean = {} if clean is None else clean
         self.named = sorted({test for fault in faults for test in fault.tests})
         threads = dict(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
         self.server = subprocess.Popen(
@@ -136,7 +137,7 @@ class Runner:
 
     def outcomes(self, copy: Path, tests: Sequence[str], options: dict[str, Any]) -> dict[str, str]:
         """What each test came to there: green, red (failed as a test that sees a mistake does), or another word for it."""
-        job = {"copy": str(copy), "tests": list(tests), "seconds": self.seconds, **options}
+        job = {"copy": str(copy), "tests": list(tests), "seconds": self.seconds * len(tests), **options}
         assert self.server.stdin is not None
         assert self.server.stdout is not None
         self.server.stdin.write(json.dumps(job) + "\n")

@@ -107,13 +107,15 @@ def run(copy: str, tests: list[str], seconds: float, error: str = "") -> dict[st
         finally:
             os._exit(code)
     deadline, ended = time.monotonic() + seconds, 0
-    while not ended and time.monotonic() < deadline:
-        ended, _ = os.waitpid(child, os.WNOHANG)
-        time.sleep(0.02)
-    with suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)  # it, or what it has left behind
-    if not ended:
-        os.waitpid(child, 0)
+    try:
+        while not ended and time.monotonic() < deadline:
+            ended, _ = os.waitpid(child, os.WNOHANG)
+            time.sleep(0.02)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # it, or what it has left behind
+        if not ended:
+            os.waitpid(child, 0)
     found: dict[str, str] = {}
     with suppress(FileNotFoundError):
         found = json.loads(Path(copy, OUTCOMES).read_text())
@@ -134,4 +136,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):
+        main()

@@ -7,9 +7,12 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+from fuxian import catalog
 
 from .catalogue import FAULTS
 from .plant import ROOT, Fault, Runner, planted
@@ -21,8 +24,19 @@ def test_the_patch_applies_and_its_tests_are_there(fault: Fault) -> None:
     assert 1 <= len(fault.tests) <= 3
     for test in fault.tests:
         file, _, name = test.partition("::")
-        tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
-        assert name.partition("[")[0] in [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+        assert name.partition("[")[0] in functions(file)
+
+
+@cache
+def functions(file: str) -> set[str]:
+    tree = ast.parse((ROOT / "tests" / file).read_text(encoding="utf-8"))
+    return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+
+
+@pytest.mark.parametrize("entry", catalog.methods(), ids=lambda entry: entry.key)
+def test_every_method_has_faults(entry: catalog.Entry) -> None:
+    """What is wrong in a method that is easy to get wrong, and hard to see: two mistakes at least, each with its test."""
+    assert len([fault for fault in FAULTS if ROOT / "src" / "fuxian" / fault.file == entry.path]) >= 2
 
 
 def test_names_are_different_and_the_record_is_of_these() -> None:

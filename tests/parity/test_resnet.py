@@ -11,7 +11,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 
 from fuxian.data.images import Images
 from fuxian.errors import WrongInput
-from fuxian.methods.vision.resnet import ResNet, falling
+from fuxian.methods.vision.resnet import ResNet, falling, recipe
 from fuxian.objectives.classification import Classification
 from fuxian.optim import sgd
 
@@ -194,3 +194,12 @@ def test_the_rate() -> None:
     at = {step: rate(step, 64_000, []) for step in (0, 399, 400, 31_999, 32_000, 47_999, 48_000, 63_999)}
     assert list(at.values()) == pytest.approx([0.1, 0.1, 1, 1, 0.1, 0.1, 0.01, 0.01])
     assert falling(0)(0, 64_000, []) == 1
+
+
+def test_the_recipe_is_the_protocol_of_section_4_2() -> None:
+    (stage,) = recipe(data="digits", depth=8)
+    optimizer = stage.optimizer.make(stage.optimizer.groups([*stage.model.named_parameters()]))
+    (group,) = optimizer.param_groups
+    assert (group["momentum"], group["weight_decay"], len(group["params"])) == (0.9, 1e-4, len([*stage.model.parameters()]))
+    assert [stage.optimizer.schedule(step, 100, []) for step in (0, 50, 75)] == pytest.approx([1, 0.1, 0.01])
+    assert (stage.select, stage.stop, stage.data.train.augment is not None) == (None, None, True)
