@@ -13,7 +13,7 @@ from fuxian import catalog
 from fuxian.errors import WrongInput
 from fuxian.proof import record as evidence
 from fuxian.proof.card import Proof, card, distance, name, recorded, sentence
-from fuxian.proof.claims import verdict
+from fuxian.proof.claims import mean_std, verdict
 from fuxian.proof.record import method_hash, proofs, record, record_claim
 
 METHOD = '''"""A method."""
@@ -225,3 +225,17 @@ def test_a_file_of_ones_own_has_no_record(method: Path, tmp_path: Path) -> None:
     own = tmp_path / "mine.py"
     own.write_text(METHOD)
     assert {one.mark for one in card(catalog.find(own)) if one.kind != "claim"} == {"none"}
+
+
+@pytest.mark.parametrize("path", sorted(evidence.results_folder().glob("*.json")), ids=lambda path: path.stem)
+def test_committed_records_are_of_claims_that_there_are_and_whole(path: Path) -> None:
+    entry = catalog.find(path.stem)
+    kept = json.loads(path.read_text(encoding="utf-8"))["claims"]
+    assert len(kept) == sum(evidence.claim_record(entry.key, claim) is not None for claim in entry.claims)
+    for one in kept:
+        assert len(one["values"]) == len(one["seeds"]) == len(set(one["seeds"]))
+        assert one["first_losses"]
+        if "mean" in one:  # of old ones it is worked out from the values
+            mean, std = mean_std(one["values"])
+            assert one["mean"] == pytest.approx(mean)
+            assert one["std"] == (pytest.approx(std) if len(one["values"]) > 1 else None)

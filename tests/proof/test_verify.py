@@ -77,6 +77,9 @@ def test_one_claim_is_chosen_by_its_number_or_its_place(results, tmp_path, monke
     assert "kmeans has no claim that can be run here" in capsys.readouterr().err
     assert main(["verify", "kmeans", "--claim", "Tabel 1"]) == 2
     assert "kmeans has no claim at 'Tabel 1'; the nearest is Table 1" in capsys.readouterr().err
+    claims[:2] = []  # one is left, and is not chosen
+    assert main(["verify", "kmeans"]) == 2
+    assert "kmeans has no claim that can be run here" in capsys.readouterr().err
     assert main(["verify"]) == 2
     assert "verify needs a METHOD" in capsys.readouterr().err
 

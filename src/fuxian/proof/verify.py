@@ -28,9 +28,9 @@ def verify(entry: Entry, claims: Sequence[Claim] | None = None, *, watch: Watch 
     measured.
     """
     judged = []
-    claims = entry.claims if claims is None else claims
-    for claim in claims:
-        if claim.needs and len(claims) > 1:
+    alone = claims is not None and len(claims) == 1
+    for claim in entry.claims if claims is None else claims:
+        if claim.needs and not alone:
             judged.append(verdict(claim, []))
             continue
         runs = _runs(entry, claim, watch)
