@@ -55,10 +55,11 @@ def train() -> Side:
 def train_peer(weights: Mapping[str, Tensor]) -> Side:
     model, (token, target) = reference(weights), windows()
     optimizer = torch.optim.AdamW(model.parameters(), LR, weight_decay=0.0, fused=True)
-    whole = torch.nn.functional.cross_entropy
-    step = stepping(
-        model, optimizer, lambda: whole(model(token, use_cache=False).logits.flatten(0, 1), labels[:, 1:].flatten())
-    )
+
+    def loss() -> Tensor:
+        return F.cross_entropy(model(token, use_cache=False).logits.flatten(0, 1), target.flatten())
+
+    step = stepping(model, optimizer, loss)
     return Side(repeated(step), lambda: losses(step, 3))
 
 
