@@ -11,7 +11,6 @@ Departs  4 layers of 192 units on WikiText-2, for 12 of 768 on BooksCorpus; rate
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from fuxian import figures
 from fuxian.contract import History, Metric, Objective, Stage
 from fuxian.data import text as texts
-from fuxian.data.text import UNCOUNTED, Corpus, Sentences, Windows, bpe, sentences, windows
+from fuxian.data.text import UNCOUNTED, Sentences, Windows, bpe, sentences, windows
 from fuxian.data.weights import fill, pretrained, renamed, save
 from fuxian.errors import WrongInput
 from fuxian.evaluation import batches
@@ -317,11 +316,6 @@ def warmup_linear(step: int, steps: int, history: History) -> float:
     return min(1.0, done / 0.002) * (1 - done)
 
 
-def lower(corpus: Corpus) -> Corpus:
-    """The text in small letters: text_utils.py, encode."""
-    return replace(corpus, **{part: [row.lower() for row in getattr(corpus, part)] for part in ("train", "val", "test")})
-
-
 def recipe(
     data: Literal["sst2", "templated"] | Path = "sst2",                     # sentences to classify; sec. 4.2
     corpus: Literal["wikitext-2", "python-topics"] | Path = "wikitext-2",   # text to pre-train on; the paper: BooksCorpus
@@ -341,7 +335,7 @@ def recipe(
     lr: float = 5e-4,             # of fine-tuning, highest; the paper: 6.25e-5
     lm_weight: Annotated[float, Within(0)] = 0.5,    # λ of eq. 5; sec. 4.1
 ) -> Iterator[Stage]:  # fmt: skip
-    text = lower(texts.corpus(corpus))
+    text = texts.lower(texts.corpus(corpus))  # text_utils.py, encode
     tokenizer = bpe(text.train, vocabulary, SPECIALS)
     gpt = GPT(tokenizer.get_vocab_size(), context, depth, width, heads, dropout)
     yield Stage(gpt, lambda: windows(text, tokenizer, context, START), NextToken(tokenizer),
