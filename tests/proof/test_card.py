@@ -77,6 +77,13 @@ def test_nothing_is_known_before_it_is_measured(method: Path) -> None:
             "step within 3\u202f×\u202f10⁻⁷ of eq. 4 (float32), within 2\u202f×\u202f10⁻¹⁵ of it (float64)",
         ),
         ("parity", {"reference": "eq. 4", "found": [PARITY, PARITY | {"dtype": "float64"}]}, "short", "differs", "from it"),
+        (
+            "parity",
+            {"reference": "eq. 4", "found": [PARITY | {"step": 1e-4}, PARITY | {"step": 1e-15, "outputs": 0.0}]},
+            "short",
+            "differs",
+            "up to 1\u202f×\u202f10⁻⁴ from eq. 4 (float32), within",
+        ),
         ("parity", {"reason": "no reference exists"}, "none", "none", "no reference exists"),
         ("speed", SPEED, "ok", "0.10\u202f×", "an epoch takes 5.4\u202fms, in a peer 54\u202fms; 7 pairs, 0.09 to 0.11"),
         ("speed", SPEED | {"ours": 0.053, "low": 0.95, "high": 1.02}, "part", "0.98\u202f×", "0.95 to 1.02"),

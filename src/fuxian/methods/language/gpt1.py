@@ -10,7 +10,7 @@ Departs  4 layers of 192 units on WikiText-2, for 12 of 768 on BooksCorpus; rate
          has them in one matrix with W_e); windows of the text do not overlap
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -124,13 +124,13 @@ class GPT(nn.Module):
         config, tensors = pretrained(source, IMPLEMENTED, prefix="transformer.")
         vocabulary, context = config["vocab_size"], config["n_positions"]
         gpt = cls(vocabulary, context, config["n_layer"], config["n_embd"], config["n_head"], dropout)
-        fill(published(gpt, NAMES), tensors, source, UNUSED)
+        fill(renamed(gpt.state_dict(), NAMES, turned="h."), tensors, source, UNUSED)
         return gpt.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes what `transformers.AutoModelForCausalLM.from_pretrained(folder)` reads."""
         config = dict(architectures=["OpenAIGPTLMHeadModel"], **IMPLEMENTED, **sizes(self, self.dropout))
-        save(folder, config, published(self, NAMES))
+        save(folder, config, renamed(self.state_dict(), NAMES, turned="h."))
 
 
 # What transformers calls all this: configuration_openai.py and modeling_openai.py, whose "gelu" is the one by tanh.
@@ -147,12 +147,6 @@ def sizes(model: Any, dropout: float) -> dict[str, Any]:
     (vocabulary, width), context = model.token.weight.shape, model.position.num_embeddings
     heads, drop = model.blocks[0].attention.heads, dict(resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout)
     return dict(vocab_size=vocabulary, n_positions=context, n_layer=len(model.blocks), n_embd=width, n_head=heads, **drop)
-
-
-def published(model: nn.Module, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """A GPT's own weights by their published names; the layers of a block are stored the other way round (Conv1D)."""
-    weights = renamed(model.state_dict(), names).items()
-    return {name: weight.T if name.startswith("h.") and weight.dim() == 2 else weight for name, weight in weights}
 
 
 def initialize(module: nn.Module) -> None:
