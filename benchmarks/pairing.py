@@ -198,11 +198,15 @@ def measure(work: Work, pairs: int, threads: int) -> dict[str, Any]:
 
     Without pairs nothing is timed, and the sides are compared only.
     """
+    from fuxian import catalog  # not at the top: a peer's environment may be without it
+    from fuxian.proof.record import method_hash
+
     record = {
         "name": work.name,
         "work": work.what,
         "against": work.against,
         "method": work.method,
+        "method_sha256": method_hash(catalog.find(work.method).path) if work.method else None,
         "note": work.note,
         "goal": work.goal,
         "most": work.most,

@@ -22,9 +22,7 @@ from benchmarks import pairing, table  # noqa: E402
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="works, or the beginnings of their names; default: all")
-    parser.add_argument(
-        "--pairs", type=int, default=9, help="two or more; a record takes seven; 0: compare the sides, and time nothing"
-    )
+    parser.add_argument("--pairs", type=int, default=9, help="two or more, seven for a record; 0 compares only")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="of each side")
     parser.add_argument("--record", action="store_true", help="write results/bench/, docs/benchmarks.md and the cards")
     given = parser.parse_args()
@@ -38,7 +36,8 @@ def main() -> int:
     for name in sorted(chosen, key=lambda name: (known[name].goal is None, name)):
         print(f"{name} …", end="", file=sys.stderr, flush=True)
         record = pairing.measure(known[name], given.pairs, given.threads)
-        print(f"\r{name}: {record.get('reason') or 'the sides agree to %.0e' % record['difference']}", file=sys.stderr)
+        said = record.get("reason") or f"the sides agree to {record['difference']:.0e}"
+        print(f"\r{name}: {said}", file=sys.stderr)
         found.append(record)
         if given.record:
             table.write(record)
@@ -46,6 +45,9 @@ def main() -> int:
         return 0
     print(table.terminal(found))
     print(table.summary(found))
+    print("\n".join(table.to_result()))
+    if given.record:
+        table.refresh()
     return 0
 
 
