@@ -248,7 +248,7 @@ def test_a_file_of_ones_own_has_no_record(method: Path, tmp_path: Path) -> None:
     assert {one.mark for one in card(catalog.find(own)) if one.kind != "claim"} == {"none"}
 
 
-@pytest.mark.parametrize("path", sorted(evidence.results_folder().glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(evidence.results_folder().glob("*.*.json")), ids=lambda path: path.stem)
 def test_committed_records_are_of_claims_that_there_are_and_whole(path: Path) -> None:
     entry = catalog.find(path.stem)
     kept = json.loads(path.read_text(encoding="utf-8"))["claims"]
