@@ -12,6 +12,7 @@ GCN, LENET, CGAN, NOTES, GPT1, GPT2, DDPM, CONTINUAL, STYLE, VAE, KMEANS, BACKPR
     f"parity/test_{name}.py::"
     for name in "gcn lenet cgan cgan_notes gpt1 gpt2 ddpm continual style_transfer vae kmeans backpropagation".split()
 )
+LINEAR = "parity/test_linear_regression.py::"
 RESNET = "parity/test_resnet.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
@@ -42,6 +43,23 @@ BASICS = [
           "squared_distances(batch.x, model.centre_SKF).argmin(2)",
           "squared_distances(batch.x, model.centre_SKF).argmax(2)",
           (KMEANS + "test_one_step_by_hand", KMEANS + "test_every_start_ends_where_scikit_learn_ends")),
+    Fault("the sum of squares is their mean", "methods/basics/linear_regression.py",
+          "squares_N.sum(-1) if", "squares_N.mean(-1) if",
+          (LINEAR + "test_a_hundred_epochs_from_zero[sum-1-rounded0]",
+           LINEAR + "test_outputs_gradients_and_step_are_those_of_torchs_linear")),
+    Fault("the variance that R2 compares with is about zero", "methods/basics/linear_regression.py",
+          "(y_N - y_N.mean()).square().sum())", "y_N.square().sum())",
+          (LINEAR + "test_the_closed_form_is_that_of_numpy_and_of_scikit_learn",)),
+    Fault("the closed form goes through the origin", "methods/basics/linear_regression.py",
+          "torch.ones_like(batch.x[:, :1])", "1e-9 * torch.ones_like(batch.x[:, :1])",
+          (LINEAR + "test_the_closed_form_is_that_of_numpy_and_of_scikit_learn",)),
+    Fault("a line is drawn through a single point", "methods/basics/linear_regression.py",
+          "if (rank := int(torch.linalg.matrix_rank(x_NG))) < x_NG.shape[1]:",
+          "if (rank := x_NG.shape[1]) < 1:",
+          (LINEAR + "test_points_that_determine_no_line",)),
+    Fault("the test has the first patients", "data/tabular.py",
+          "Table(x[-20:], progression[-20:])", "Table(x[:20], progression[:20])",
+          (LINEAR + "test_the_closed_form_is_that_of_numpy_and_of_scikit_learn[columns0]",)),
 ]  # fmt: skip
 
 GRAPH = [

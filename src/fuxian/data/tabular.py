@@ -1,4 +1,4 @@
-"""Tables: rows of numbers, with a class each where it is known."""
+"""Tables: rows of numbers, each with a class where it is known, or with a quantity that is to be told from them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_diabetes, load_iris
 from torch import Tensor
 from typing_extensions import Self
 
@@ -25,11 +25,11 @@ UNKNOWN = -1  # the label of a row whose class nobody has told
 @dataclass(frozen=True)
 class Rows(Batch):
     x: Tensor  # (batch, features) float32 or float64
-    label: Tensor  # (batch,) int64, or UNKNOWN
+    label: Tensor  # (batch,) int64, or UNKNOWN; of a quantity (batch,) float64
 
 
 class Table:
-    """A split of rows: `x` (rows, features), `label` (rows,) int64."""
+    """A split of rows: `x` (rows, features), `label` (rows,) int64; or float64, where it is no class but a quantity."""
 
     def __init__(self, x: Tensor, label: Tensor) -> None:
         self.x, self.label = x, label
@@ -116,6 +116,29 @@ def iris(dtype: torch.dtype = torch.float64) -> TableSplits:
         columns=data.feature_names,
         names=[str(name) for name in data.target_names],
         hashes={"iris": digest(data.data.tobytes(), data.target.tobytes())},
+    )
+
+
+def diabetes(columns: Sequence[str] = ("bmi",), dtype: torch.dtype = torch.float64) -> TableSplits:
+    """Diabetes patients, as scikit-learn has them, in the units of their study: 422 rows to train on, the last 20 to test.
+
+    The label is a quantity: how far the disease went in a year. `columns` are of age, sex, bmi, bp and s1 to s6.
+    Efron, Hastie, Johnstone & Tibshirani, Least Angle Regression, Annals of Statistics 32(2), 2004. The split is that of
+    scikit-learn's example "Ordinary Least Squares". Raises WrongInput for a column that there is not.
+    """
+    data: Any = load_diabetes(scaled=False)
+    if lacking := [column for column in columns if column not in data.feature_names]:
+        raise WrongInput(f"diabetes has no column {lacking[0]}", do=f"of {', '.join(data.feature_names)}")
+    x = torch.from_numpy(data.data[:, [data.feature_names.index(column) for column in columns]]).to(dtype)
+    progression = torch.from_numpy(data.target).to(dtype)
+    return TableSplits(
+        Table(x[:-20], progression[:-20]),
+        None,
+        Table(x[-20:], progression[-20:]),
+        name="diabetes",
+        columns=columns,
+        names=(),
+        hashes={"diabetes": digest(data.data.tobytes(), data.target.tobytes())},
     )
 
 
