@@ -36,6 +36,7 @@ PARAMETERS = {
     "basics.backpropagation": {"one-weight": 0, "two-layers": 0},
     "basics.kmeans": {"train": 0},
     "basics.linear_regression": {"descent": 2, "diabetes": 2},
+    "basics.softmax_regression": {"number": 65, "classes": 650},
     "generative.cgan": {"train": 1_909_615},
     "generative.cgan_notes": {"reader": 61_706, "game": 3_691_754},
     "generative.ddpm": {"train": 163_985},
@@ -46,6 +47,7 @@ PARAMETERS = {
     "representation.continual": {f"task-{t}": 17_610 for t in range(1, 6)},
     "vision.lenet": {"train": 61_706},
     "vision.resnet": {"train": 75_002},
+    "vision.small_cnn": {"train": 83_466},
     "vision.style_transfer": {"features": 193_760, "picture": 8_256},
 }
 

@@ -13,7 +13,8 @@ GCN, LENET, CGAN, NOTES, GPT1, GPT2, DDPM, CONTINUAL, STYLE, VAE, KMEANS, BACKPR
     for name in "gcn lenet cgan cgan_notes gpt1 gpt2 ddpm continual style_transfer vae kmeans backpropagation".split()
 )
 LINEAR = "parity/test_linear_regression.py::"
-RESNET = "parity/test_resnet.py::"
+SOFTMAX = "parity/test_softmax_regression.py::"
+RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -60,6 +61,18 @@ BASICS = [
     Fault("the test has the first patients", "data/tabular.py",
           "Table(x[-20:], progression[-20:])", "Table(x[:20], progression[:20])",
           (LINEAR + "test_the_closed_form_is_that_of_numpy_and_of_scikit_learn[columns0]",)),
+    Fault("softmax over the batch", "methods/basics/softmax_regression.py",
+          "return e_BC / e_BC.sum(1, keepdim=True)", "return e_BC / e_BC.sum(0, keepdim=True)",
+          (SOFTMAX + PARITY, SOFTMAX + "test_a_logit_of_a_thousand_is_no_infinity")),
+    Fault("the largest logit is not taken off", "methods/basics/softmax_regression.py",
+          "    z_BC = z_BC - z_BC.amax(1, keepdim=True)\n", "",
+          (SOFTMAX + "test_a_logit_of_a_thousand_is_no_infinity",)),
+    Fault("the squared error's gradient does not saturate", "methods/basics/softmax_regression.py",
+          "(p - y) * p * (1 - p)}", "(p - y) * p}",
+          (SOFTMAX + "test_gradients_of_a_sigmoid_in_closed_form",)),
+    Fault("a number is cut, not rounded", "methods/basics/softmax_regression.py",
+          "number_B.round()", "number_B.floor()",
+          (SOFTMAX + "test_a_number_is_read_as_the_nearest_class",)),
 ]  # fmt: skip
 
 GRAPH = [
@@ -284,6 +297,15 @@ VISION = [
     Fault("the error is the share of right answers", "objectives/classification.py",
           "(~right).float()", "right.float()",
           (LENET + "test_evaluation_counts_mistakes",)),
+    Fault("the border of the second convolution is not of zeros", "methods/vision/small_cnn.py",
+          "nn.Conv2d(32, 64, 5, padding=2)", "nn.Conv2d(32, 64, 5, padding=2, padding_mode=\"replicate\")",
+          (SMALL_CNN + PARITY,)),
+    Fault("no ReLU after the second convolution", "methods/vision/small_cnn.py",
+          "F.max_pool2d(self.conv2(x).relu(), 2)", "F.max_pool2d(self.conv2(x), 2)",
+          (SMALL_CNN + PARITY,)),
+    Fault("weights of a small net decay", "methods/vision/small_cnn.py",
+          "adam(lr)", "adam(lr, decay=0.01)",
+          (SMALL_CNN + "test_the_notebook_s_protocol",)),
     Fault("ReLU before the shortcut is added", "methods/vision/resnet.py",
           "else f_BCHW + self.shortcut(x_BCHW)", "else f_BCHW.relu() + self.shortcut(x_BCHW)",
           (RESNET + PARITY + "_of_the_small_nets",)),
