@@ -553,4 +553,17 @@ PROOF = [
           ("study/test_statistics.py::test_the_word_is_that_of_the_widened_p_value",)),
 ]  # fmt: skip
 
+PICTURES = [
+    Fault("the frames of an animation share their ids", "figures.py",
+          r'rf"\g<1>f{i}-"', r'rf"\g<1>f-"',
+          ("test_figures.py::test_an_animation_of_figures_is_one_file_with_a_group_for_each",)),
+    Fault("an animation stands at its first image", "figures.py",
+          "images[-1].save(path, save_all", "images[0].save(path, save_all",
+          ("test_figures.py::test_an_animation_of_images_shows_its_last_frame_to_who_sees_one",)),
+    Fault("the page drops an animation's last image", "report/pictures.py",
+          "for i in range(1, count):", "for i in range(count - 1):",
+          ("report/test_page.py::test_an_animation_has_all_of_its_frames_and_shows_the_last",)),
+]  # fmt: skip
+
 FAULTS = [*BASICS, *GRAPH, *GENERATIVE, *LANGUAGE, *REPRESENTATION, *VISION, *ENGINE, *JUDGING, *OPTIMIZERS, *DATA, *PROOF]
+FAULTS += PICTURES
