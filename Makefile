@@ -23,14 +23,25 @@ lint: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: .venv/ready
-	$(BIN)/python benchmarks/overhead.py
-	$(BIN)/python benchmarks/data.py
+bench: .venv/bench
+	-test -f .venv-timm/ready || $(MAKE) .venv-timm/ready
+	$(BIN)/python benchmarks/run.py
 
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,parity]"
 	touch $@
 
+.venv/bench: .venv/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	touch $@
+
+# An environment of its own: torchvision's wheel breaks others beside a build of torch that is not its own.
+.venv-timm/ready: constraints.txt
+	test -x .venv-timm/bin/python || $(PYTHON) -m venv .venv-timm
+	.venv-timm/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch numpy safetensors huggingface_hub pyyaml pillow
+	.venv-timm/bin/python -m pip install --quiet --disable-pip-version-check --no-deps torchvision==0.28.0 timm==1.0.31
+	touch $@
+
 clean:
-	rm -rf .venv dist build .ruff_cache .hypothesis
+	rm -rf .venv .venv-timm dist build .ruff_cache .hypothesis

@@ -194,12 +194,19 @@ def serve(name: str, side: str, folder: Path, threads: int) -> None:
 
 
 def measure(work: Work, pairs: int, threads: int) -> dict[str, Any]:
-    """The record of a work; with a reason in the place of seconds where the peer cannot be had. Raises NotTheSame."""
+    """The record of a work; with a reason in the place of seconds where the peer cannot be had. Raises NotTheSame.
+
+    Without pairs nothing is timed, and the sides are compared only.
+    """
+    from fuxian import catalog  # not at the top: a peer's environment may be without it
+    from fuxian.proof.record import method_hash
+
     record = {
         "name": work.name,
         "work": work.what,
         "against": work.against,
         "method": work.method,
+        "method_sha256": method_hash(catalog.find(work.method).path) if work.method else None,
         "note": work.note,
         "goal": work.goal,
         "most": work.most,
@@ -228,7 +235,7 @@ def _measured(work: Work, pairs: int, threads: int) -> dict[str, Any]:
             difference = compared(*(torch.load(folder / f"{side}.pt", weights_only=True) for side in ("ours", "peer")))
             if not difference <= work.agree:
                 raise NotTheSame(f"{work.name}: the two sides differ by {difference:.1e}, not {work.agree:.0e} or less")
-            for _ in range(WARM_UPS):
+            for _ in range(WARM_UPS if pairs else 0):
                 ours.seconds(work.times), peer.seconds(work.times)
             seconds: dict[str, list[float]] = {"ours": [], "peer": []}
             for pair in range(pairs):

@@ -22,7 +22,7 @@ from benchmarks import pairing, table  # noqa: E402
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="works, or the beginnings of their names; default: all")
-    parser.add_argument("--pairs", type=int, default=9, help="at least two; a record takes seven")
+    parser.add_argument("--pairs", type=int, default=9, help="two or more, seven for a record; 0 compares only")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1), help="of each side")
     parser.add_argument("--record", action="store_true", help="write results/bench/, docs/benchmarks.md and the cards")
     given = parser.parse_args()
@@ -30,19 +30,24 @@ def main() -> int:
     chosen = [name for name in known if not given.names or any(name.startswith(word) for word in given.names)]
     if unknown := [word for word in given.names if not any(name.startswith(word) for name in known)]:
         parser.error(f"there is no work {unknown[0]!r}; there are: {', '.join(known)}")
-    if given.pairs < (pairing.FEWEST if given.record else 2):
-        parser.error(f"--pairs {given.pairs}: a record takes {pairing.FEWEST} or more, a look two")
-    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    if given.pairs < (pairing.FEWEST if given.record else 2) and (given.pairs or given.record):
+        parser.error(f"--pairs {given.pairs}: a record takes {pairing.FEWEST} or more, a look two, 0 only compares")
     found = []
     for name in sorted(chosen, key=lambda name: (known[name].goal is None, name)):
         print(f"{name} …", end="", file=sys.stderr, flush=True)
         record = pairing.measure(known[name], given.pairs, given.threads)
-        print(f"\r{name}{'' if 'reason' not in record else ': ' + record['reason']}  ", file=sys.stderr)
+        said = record.get("reason") or f"the sides agree to {record['difference']:.0e}"
+        print(f"\r{name}: {said}", file=sys.stderr)
         found.append(record)
         if given.record:
             table.write(record)
+    if not given.pairs:
+        return 0
     print(table.terminal(found))
     print(table.summary(found))
+    print("\n".join(table.to_result()))
+    if given.record:
+        table.refresh()
     return 0
 
 

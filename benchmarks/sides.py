@@ -47,6 +47,13 @@ class Engine:
         self.running.last = self.running.step + steps
         self.train(self.running, self.signals, self.watch)
 
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.folder.__exit__(None, None, None)
+        self.place.cleanup()
+
     def losses(self, steps: int) -> Tensor:
         """Of the first steps, of which there are 20 at most: those that the log has a line for each."""
         self(steps)

@@ -1,1 +1,5 @@
 """One file a kind of work. Its `WORKS` say what is timed; what a side needs is imported when that side is built."""
+
+WITHOUT = {  # methods that are beside nothing, and why
+    "style_transfer": "no library has it, and a plain script would call the same: torch's convolutions and its L-BFGS",
+}

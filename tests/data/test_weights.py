@@ -169,7 +169,15 @@ def test_fill_writes_through_views_and_turns_types() -> None:
 def test_parts_of_names_are_renamed_whole() -> None:
     names = {"norm": "ln", "norm_1": "ln_1", "mlp.0": "fc", "blocks": "h"}
     tensors = dict.fromkeys(["norm.weight", "blocks.0.norm_1.bias", "blocks.9.mlp.0.weight", "xnorm.norms"], torch.ones(1))
-    assert list(renamed(tensors, names)) == ["ln.weight", "h.0.ln_1.bias", "h.9.fc.weight", "xnorm.norms"]
+    assert list(renamed(tensors, names, "h.")) == ["ln.weight", "h.0.ln_1.bias", "h.9.fc.weight", "xnorm.norms"]
+
+
+def test_matrices_of_a_block_are_turned_as_views() -> None:
+    own = {"blocks.0.w": torch.zeros(2, 3), "blocks.0.b": torch.zeros(2), "token": torch.zeros(5, 3)}
+    found = renamed(own, {"blocks": "h"}, "h.")
+    assert [(name, *tensor.shape) for name, tensor in found.items()] == [("h.0.w", 3, 2), ("h.0.b", 2), ("token", 5, 3)]
+    found["h.0.w"][2, 1] = 7
+    assert own["blocks.0.w"][1, 2] == 7
 
 
 def test_what_is_written_is_apart_and_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -81,8 +81,8 @@ def test_gradients_and_a_hundred_sweeps_equal_autograd(outputs: int, prove) -> N
 
 def test_evaluation_counts_the_cases_of_the_best_start() -> None:
     torch.manual_seed(0)
-    model, batch = TwoLayers(3, 6, 4, 2, spread=2.0), everything()
-    batch = Cases(batch.given, torch.cat([batch.desired, 1 - batch.desired], 1))
+    model, batch = TwoLayers(3, 6, 4, 3, spread=2.0), everything()
+    batch = Cases(batch.given, torch.cat([batch.desired, 1 - batch.desired, batch.desired], 1))
     BackPropagation(model, lr=0.05, momentum=0.9).update(model, batch)
     net = reference(model, int(model.error_S.argmin()))
     measured = dict(BackPropagation(model, 0.05, 0.9).evaluate(model, batch))

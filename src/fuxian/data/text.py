@@ -7,7 +7,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pydoc_data.topics import topics
 from typing import TYPE_CHECKING, Any
@@ -39,6 +39,11 @@ class Corpus:
     test: list[str]
     name: str
     hashes: dict[str, str]
+
+
+def lower(corpus: Corpus) -> Corpus:
+    """The text in small letters."""
+    return replace(corpus, **{part: [row.lower() for row in getattr(corpus, part)] for part in ("train", "val", "test")})
 
 
 @dataclass(frozen=True)

@@ -141,14 +141,18 @@ def fill(into: Mapping[str, Tensor], tensors: Mapping[str, Tensor], source: str 
         own.copy_(tensors[name])
 
 
-def renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """The same tensors, where `names` has another word for a part of a name, between its points."""
+def renamed(tensors: Mapping[str, Tensor], names: Mapping[str, str], turned: str) -> dict[str, Tensor]:
+    """The same tensors, where `names` has another word for a part of a name, between its points.
+
+    Matrices whose new name begins with `turned` are turned: so transformers stores the layers of its GPTs (Conv1D).
+    """
     found = {}
     for name, tensor in tensors.items():
         there = f".{name}."
         for ours, theirs in names.items():
             there = there.replace(f".{ours}.", f".{theirs}.")
-        found[there[1:-1]] = tensor
+        there = there[1:-1]
+        found[there] = tensor.T if there.startswith(turned) and tensor.dim() == 2 else tensor
     return found
 
 

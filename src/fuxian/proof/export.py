@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 import fuxian
+from fuxian.engine.seeds import seed_torch
 from fuxian.errors import CheckFailed, OutOfRoom, WrongInput
 from fuxian.evaluation import judging
 from fuxian.numbers import small
@@ -76,7 +77,7 @@ def examples_of(loaded: Loaded) -> tuple[str, list[Example]]:
     objective = copy.deepcopy(loaded.objective).cpu()
     found: list[Example] = []
     with torch.random.fork_rng(devices=[]), judging(objective):
-        torch.manual_seed(0)
+        seed_torch(0)
         for size in SIZES:
             rows = torch.randperm(len(split))[:size].to(getattr(split, "device", "cpu"))
             batch = split.batch(rows).to("cpu")

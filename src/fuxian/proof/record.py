@@ -13,12 +13,13 @@ its facts may hold `{"reason": "why there is none"}`:
 
     {"parity": {"reference": "PyTorch Geometric 2.8.1", "outputs": 3e-7, "gradients": 2e-7, "step": 2e-7,
                 "dtype": "float32", "tests": ["tests/parity/test_gcn.py"]},  or "found": [{"outputs": …, "dtype": …}, …]
-     "speed":  {"work": "an epoch", "ours": 0.0054, "peer": 0.054, "against": "PyTorch Geometric 2.8.1",
-                "pairs": 7, "low": 0.09, "high": 0.11},
+     "speed":  {"works": [{"work": "an epoch", "ours": 0.0054, "peer": 0.054, "against": "PyTorch Geometric 2.8.1",
+                           "pairs": 7, "ratio": 0.10, "low": 0.09, "high": 0.11}, …]},
      "resume": {"kills": 12, "tensors": 34, "equal": true},
      "export": {"runtime": "onnxruntime 1.32", "difference": 2e-7}}
 
-Seconds, absolute differences, and for speed the ratio ours / peer with its range over pairs.
+Seconds, absolute differences, and for speed the ratio ours / peer: its median over the pairs, and what
+the middle half of them lies between.
 """
 
 from __future__ import annotations

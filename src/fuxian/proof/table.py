@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from fuxian.catalog import Entry
 from fuxian.numbers import NONE, scale
 from fuxian.proof.card import card, recorded, sentence
 from fuxian.proof.claims import Verdict
-from fuxian.proof.record import claim_record
+from fuxian.proof.record import claim_record, results_folder
 
 SIGNS = {"ok": "●", "short": "◆", "part": "◐", "scale": "○", "none": "–"}
-KINDS = ("proofs", "claims", "evidence")  # a table's place is between <!-- proofs --> and <!-- /proofs -->
+KINDS = ("proofs", "claims", "evidence", "faults")  # a table's place is between <!-- proofs --> and <!-- /proofs -->
 
 
 def markdown() -> str:
@@ -70,9 +71,15 @@ def evidence() -> str:
     return "\n\n".join(parts)
 
 
+def faults() -> str:
+    """How many of the planted mistakes the tests have caught."""
+    judged = json.loads((results_folder() / "faults.json").read_text(encoding="utf-8"))["faults"]
+    return f"{sum(one['caught'] for one in judged)} / {len(judged)}"
+
+
 def refreshed(text: str) -> str:
     """A document with the tables that the evidence gives today. Raises ValueError where it has no place for any."""
-    makers = {"proofs": markdown, "claims": claims, "evidence": evidence}
+    makers = {"proofs": markdown, "claims": claims, "evidence": evidence, "faults": faults}
     there = [kind for kind in KINDS if f"<!-- {kind} -->" in text]
     if not there:
         raise ValueError("there is no place for a table: <!-- proofs --> … <!-- /proofs -->")

@@ -10,8 +10,7 @@ Departs  4 layers of 192 units on WikiText-2, for 12 of 768 on BooksCorpus; rate
          has them in one matrix with W_e); windows of the text do not overlap
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from fuxian import figures
 from fuxian.contract import History, Metric, Objective, Stage
 from fuxian.data import text as texts
-from fuxian.data.text import UNCOUNTED, Corpus, Sentences, Windows, bpe, sentences, windows
+from fuxian.data.text import UNCOUNTED, Sentences, Windows, bpe, sentences, windows
 from fuxian.data.weights import fill, pretrained, renamed, save
 from fuxian.errors import WrongInput
 from fuxian.evaluation import batches
@@ -125,13 +124,13 @@ class GPT(nn.Module):
         config, tensors = pretrained(source, IMPLEMENTED, prefix="transformer.")
         vocabulary, context = config["vocab_size"], config["n_positions"]
         gpt = cls(vocabulary, context, config["n_layer"], config["n_embd"], config["n_head"], dropout)
-        fill(published(gpt, NAMES), tensors, source, UNUSED)
+        fill(renamed(gpt.state_dict(), NAMES, turned="h."), tensors, source, UNUSED)
         return gpt.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes what `transformers.AutoModelForCausalLM.from_pretrained(folder)` reads."""
         config = dict(architectures=["OpenAIGPTLMHeadModel"], **IMPLEMENTED, **sizes(self, self.dropout))
-        save(folder, config, published(self, NAMES))
+        save(folder, config, renamed(self.state_dict(), NAMES, turned="h."))
 
 
 # What transformers calls all this: configuration_openai.py and modeling_openai.py, whose "gelu" is the one by tanh.
@@ -148,12 +147,6 @@ def sizes(model: Any, dropout: float) -> dict[str, Any]:
     (vocabulary, width), context = model.token.weight.shape, model.position.num_embeddings
     heads, drop = model.blocks[0].attention.heads, dict(resid_pdrop=dropout, embd_pdrop=dropout, attn_pdrop=dropout)
     return dict(vocab_size=vocabulary, n_positions=context, n_layer=len(model.blocks), n_embd=width, n_head=heads, **drop)
-
-
-def published(model: nn.Module, names: Mapping[str, str]) -> dict[str, Tensor]:
-    """A GPT's own weights by their published names; the layers of a block are stored the other way round (Conv1D)."""
-    weights = renamed(model.state_dict(), names).items()
-    return {name: weight.T if name.startswith("h.") and weight.dim() == 2 else weight for name, weight in weights}
 
 
 def initialize(module: nn.Module) -> None:
@@ -317,11 +310,6 @@ def warmup_linear(step: int, steps: int, history: History) -> float:
     return min(1.0, done / 0.002) * (1 - done)
 
 
-def lower(corpus: Corpus) -> Corpus:
-    """The text in small letters: text_utils.py, encode."""
-    return replace(corpus, **{part: [row.lower() for row in getattr(corpus, part)] for part in ("train", "val", "test")})
-
-
 def recipe(
     data: Literal["sst2", "templated"] | Path = "sst2",                     # sentences to classify; sec. 4.2
     corpus: Literal["wikitext-2", "python-topics"] | Path = "wikitext-2",   # text to pre-train on; the paper: BooksCorpus
@@ -341,7 +329,7 @@ def recipe(
     lr: float = 5e-4,             # of fine-tuning, highest; the paper: 6.25e-5
     lm_weight: Annotated[float, Within(0)] = 0.5,    # λ of eq. 5; sec. 4.1
 ) -> Iterator[Stage]:  # fmt: skip
-    text = lower(texts.corpus(corpus))
+    text = texts.lower(texts.corpus(corpus))  # text_utils.py, encode
     tokenizer = bpe(text.train, vocabulary, SPECIALS)
     gpt = GPT(tokenizer.get_vocab_size(), context, depth, width, heads, dropout)
     yield Stage(gpt, lambda: windows(text, tokenizer, context, START), NextToken(tokenizer),

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fuxian import figures
 from fuxian.contract import Metric, Objective, Stage
 from fuxian.data.text import UNCOUNTED, Characters, Windows, by_character, corpus
-from fuxian.data.weights import fill, pretrained, save
+from fuxian.data.weights import fill, pretrained, renamed, save
 from fuxian.errors import WrongInput
 from fuxian.facts import Claim, Paper, Within
 from fuxian.methods.language import gpt1
@@ -131,14 +131,14 @@ class GPT2(nn.Module):
         config, tensors = pretrained(source, IMPLEMENTED, prefix="transformer.")
         vocabulary, context = config["vocab_size"], config["n_positions"]
         model = cls(vocabulary, context, config["n_layer"], config["n_embd"], config["n_head"], dropout)
-        fill(gpt1.published(model, NAMES), tensors, source, gpt1.UNUSED)
+        fill(renamed(model.state_dict(), NAMES, turned="h."), tensors, source, gpt1.UNUSED)
         return model.eval()
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes what `transformers.AutoModelForCausalLM.from_pretrained(folder)` reads; biases that are none as zeros."""
         config = dict(architectures=["GPT2LMHeadModel"], **IMPLEMENTED, **gpt1.sizes(self, self.dropout.p))
-        tensors = gpt1.published(self, NAMES)
-        for name, weight in gpt1.published(self, NAMES).items():
+        tensors = renamed(self.state_dict(), NAMES, turned="h.")
+        for name, weight in list(tensors.items()):
             if not name.startswith(("wte", "wpe")):
                 tensors.setdefault(name.replace("weight", "bias"), weight.new_zeros(weight.shape[-1]))
         save(folder, config, tensors)
