@@ -15,6 +15,7 @@ from PIL import Image
 
 from fuxian import figures
 
+HEIGHT = np.array([[0.0, 1, 4], [1, 2, 5]])
 NAMES = ["zero", "one", "two"]
 
 
@@ -29,6 +30,7 @@ def film() -> figures.Animation:
 DRAWINGS: dict[str, Callable[[], Any]] = {
     "lines": lambda: figures.lines({"a": ([0, 1, 2], [3.0, 2.0, 1.0]), "b": ([0, 1, 2], [2, 2, 2])}, x="epoch", y="loss"),
     "log": lambda: figures.lines({"a": ([0, 1, 2], [100.0, 10.0, float("nan")])}, log=True),
+    "landscape": lambda: figures.landscape([0, 1, 2], [0, 1], HEIGHT, {"a": np.eye(2), "b": np.ones((1, 2))}, x="w", y="b"),
     "scatter": lambda: figures.scatter(torch.eye(3, 2), torch.arange(3), NAMES),
     "confusion": lambda: figures.confusion(torch.arange(9).view(3, 3), NAMES),
     "heatmap": lambda: figures.heatmap(torch.tensor([[0.0, torch.nan], [0.25, 1.0]]), NAMES[:2], ["1", "2"], title="%"),
@@ -77,6 +79,13 @@ def test_lines_are_named_at_their_ends_without_overlap() -> None:
     heights = sorted(text.get_position()[1] for text in drawing.axes[0].texts)
     assert [text.get_text() for text in drawing.axes[0].texts] == sorted(NAMES)
     assert min(np.diff(heights)) > 0.05
+
+
+def test_a_landscape_keeps_its_limits_and_marks_where_each_path_is() -> None:
+    axes = figures.landscape([0, 1, 2], [0, 1], HEIGHT, {"a": np.diag([9, 1]), "b": np.array([[2, 1]])}).axes[0]
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0, 2), (0, 1))
+    ends = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() != "None"]  # type: ignore[union-attr]
+    assert ends == [[[0, 1]], [[2, 1]]]
 
 
 def test_every_point_is_drawn(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ PALETTE = {
 }
 SERIES = ("blue", "vermilion", "green", "purple", "orange", "sky", "soft", "ink")  # ours first
 DASHES: tuple[Any, ...] = ("-", (0, (3.5, 2.5)), (0, (0.8, 2.5)), (0, (5, 2, 0.8, 2)), (0, (2, 2)))
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
 
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": PALETTE["ink"],
@@ -115,6 +116,38 @@ def lines(
             span = axes.get_xlim()
             _name_ends(axes, ends, at=max(across for _, across, _ in ends), apart=15 / (height - 50))
             axes.set_xlim(span)
+    return drawing
+
+
+def landscape(
+    across: Values,
+    up: Values,
+    height: Values,
+    paths: Mapping[str, Values],
+    *,
+    x: str = "",
+    y: str = "",
+) -> Figure:
+    """Paths `{name: (steps, 2)}` over the plane that `height` (up, across) lies on, whose contours hold equal areas each.
+
+    A dot is where a path has got to. The limits are those of `across` and `up`, whatever the paths are.
+    """
+    with mpl.rc_context(_STYLE):
+        drawing, axes = figure(height=350)
+        level = np.quantile(_array(height), np.linspace(0.01, 0.96, 9))
+        axes.contour(
+            _array(across), _array(up), _array(height), np.unique(level), colors=PALETTE["rule"], linewidths=0.8, zorder=0
+        )
+        for i, (name, path) in enumerate(paths.items()):
+            colour, points = PALETTE[SERIES[i % len(SERIES)]], _array(path)
+            axes.plot(*points.T, color=colour, linestyle=DASHES[i % len(DASHES)], linewidth=1.4, label=name)
+            axes.plot(*points[-1], color=colour, marker=MARKS[i % len(MARKS)], markersize=6)
+        axes.grid(False)
+        axes.set(xlim=(_array(across)[0], _array(across)[-1]), ylim=(_array(up)[0], _array(up)[-1]))
+        axes.set_ylabel(y, loc="top")
+        axes.set_xlabel(x, loc="right")
+        axes.spines["left"].set_visible(True)
+        drawing.legend(loc="outside upper left", ncols=4, frameon=False, handlelength=3, columnspacing=1.2)
     return drawing
 
 

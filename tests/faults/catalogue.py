@@ -12,6 +12,7 @@ GCN, LENET, CGAN, NOTES, GPT1, GPT2, DDPM, CONTINUAL, STYLE, VAE, KMEANS, BACKPR
     f"parity/test_{name}.py::"
     for name in "gcn lenet cgan cgan_notes gpt1 gpt2 ddpm continual style_transfer vae kmeans backpropagation".split()
 )
+DESCENT = "parity/test_gradient_descent.py::"
 RESNET = "parity/test_resnet.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
@@ -29,6 +30,15 @@ BASICS = [
     Fault("momentum forgets the step before", "methods/basics/backpropagation.py",
           "delta.mul_(self.momentum)", "delta.zero_()",
           (BACKPROPAGATION + "test_gradients_and_a_hundred_sweeps_equal_autograd",)),
+    Fault("a batch's cost is its sum", "methods/basics/gradient_descent.py",
+          "yield name, self.cost(walker.w[None], batch).mean()", "yield name, self.cost(walker.w[None], batch).sum()",
+          (DESCENT + "test_the_mean_cost_of_a_batch_is_what_is_descended",)),
+    Fault("the limit of the rate is one over the curvature", "methods/basics/gradient_descent.py",
+          "limit = 2 / float(", "limit = 1 / float(",
+          (DESCENT + "test_a_rate_that_is_too_large_is_seen_and_no_other",)),
+    Fault("the pushes do not cancel", "methods/basics/gradient_descent.py",
+          "[0, -1], [0, 1]]", "[0, -1], [0, 1.5]]",
+          (DESCENT + "test_all_examples_stay_on_the_ridge_and_one_leaves_it",)),
     Fault("an empty cluster goes to the origin", "methods/basics/kmeans.py",
           "torch.where(count_SK1 > 0, mean_SKF, model.centre_SKF)", "mean_SKF",
           (KMEANS + "test_one_step_by_hand",)),
