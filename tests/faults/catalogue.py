@@ -12,7 +12,7 @@ GCN, LENET, CGAN, NOTES, GPT1, GPT2, DDPM, CONTINUAL, STYLE, VAE, KMEANS, BACKPR
     f"parity/test_{name}.py::"
     for name in "gcn lenet cgan cgan_notes gpt1 gpt2 ddpm continual style_transfer vae kmeans backpropagation".split()
 )
-DESCENT = "parity/test_gradient_descent.py::"
+DESCENT, RULES_OF = "parity/test_gradient_descent.py::", "parity/test_optimizers.py::"
 RESNET = "parity/test_resnet.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
@@ -39,6 +39,18 @@ BASICS = [
     Fault("the pushes do not cancel", "methods/basics/gradient_descent.py",
           "[0, -1], [0, 1]]", "[0, -1], [0, 1.5]]",
           (DESCENT + "test_all_examples_stay_on_the_ridge_and_one_leaves_it",)),
+    Fault("Adam's second moment is not corrected for its beginning", "methods/basics/optimizers.py",
+          's["v"] / (1 - beta2**t)', 's["v"]',
+          (RULES_OF + "test_a_hundred_steps_of_every_rule_equal_torch",)),
+    Fault("Nesterov's gradient is taken where the weights are", "methods/basics/optimizers.py",
+          'w += momentum * s["v"] - lr * g', 'w += s["v"]',
+          (RULES_OF + "test_a_hundred_steps_of_every_rule_equal_torch", RULES_OF + "test_two_steps_by_hand")),
+    Fault("Adadelta's numerator is of this step", "methods/basics/optimizers.py",
+          '(s["step2"] + eps).sqrt()', '(s["step2"] * rho + (1 - rho) * g**2 + eps).sqrt()',
+          (RULES_OF + "test_two_steps_by_hand",)),
+    Fault("the models of the race begin apart", "methods/basics/optimizers.py",
+          "deepcopy(start) for name", "type(start)(start.in_features, start.out_features) for name",
+          (RULES_OF + "test_all_begin_alike_and_go_down",)),
     Fault("an empty cluster goes to the origin", "methods/basics/kmeans.py",
           "torch.where(count_SK1 > 0, mean_SKF, model.centre_SKF)", "mean_SKF",
           (KMEANS + "test_one_step_by_hand",)),
