@@ -15,6 +15,7 @@ from PIL import Image
 
 from fuxian import figures
 
+HEIGHT = np.array([[0.0, 1, 4], [1, 2, 5]])
 NAMES = ["zero", "one", "two"]
 
 
@@ -22,15 +23,22 @@ def grid() -> torch.Tensor:
     return figures.image_grid(torch.linspace(0, 1, 3 * 4 * 4).view(3, 1, 4, 4), 2)
 
 
+def film() -> figures.Animation:
+    return figures.animation([figures.lines({"a": ([0, 1], [up, 1.0])}) for up in (3.0, 2.0, 1.5)], seconds=3)
+
+
 DRAWINGS: dict[str, Callable[[], Any]] = {
     "lines": lambda: figures.lines({"a": ([0, 1, 2], [3.0, 2.0, 1.0]), "b": ([0, 1, 2], [2, 2, 2])}, x="epoch", y="loss"),
     "log": lambda: figures.lines({"a": ([0, 1, 2], [100.0, 10.0, float("nan")])}, log=True),
+    "landscape": lambda: figures.landscape([0, 1, 2], [0, 1], HEIGHT, {"a": np.eye(2), "b": np.ones((1, 2))}, x="w", y="b"),
     "scatter": lambda: figures.scatter(torch.eye(3, 2), torch.arange(3), NAMES),
     "confusion": lambda: figures.confusion(torch.arange(9).view(3, 3), NAMES),
     "heatmap": lambda: figures.heatmap(torch.tensor([[0.0, torch.nan], [0.25, 1.0]]), NAMES[:2], ["1", "2"], title="%"),
     "passages": lambda: figures.passages({"temperature 1": "to be <or> not to be & so on $x$"}),
     "labelled": lambda: figures.labelled_images(torch.zeros(2, 1, 4, 4), ["3, read as 5", "7, read as 1"], 6),
     "grid": grid,
+    "film": film,
+    "reel": lambda: figures.animation([grid() * share for share in (0.0, 0.5, 1.0)], seconds=3),
 }
 
 
@@ -41,7 +49,7 @@ def test_same_picture_same_bytes(name: str, tmp_path: Path) -> None:
     assert b"<dc:date>" not in first
 
 
-@pytest.mark.parametrize("name", [name for name in DRAWINGS if name != "grid"])
+@pytest.mark.parametrize("name", [name for name in DRAWINGS if name not in ("grid", "reel")])
 def test_figures_use_the_palette_and_keep_text(name: str, tmp_path: Path) -> None:
     path = figures.save(DRAWINGS[name](), tmp_path / name)
     text = path.read_text(encoding="utf-8")
@@ -71,6 +79,13 @@ def test_lines_are_named_at_their_ends_without_overlap() -> None:
     heights = sorted(text.get_position()[1] for text in drawing.axes[0].texts)
     assert [text.get_text() for text in drawing.axes[0].texts] == sorted(NAMES)
     assert min(np.diff(heights)) > 0.05
+
+
+def test_a_landscape_keeps_its_limits_and_marks_where_each_path_is() -> None:
+    axes = figures.landscape([0, 1, 2], [0, 1], HEIGHT, {"a": np.diag([9, 1]), "b": np.array([[2, 1]])}).axes[0]
+    assert (axes.get_xlim(), axes.get_ylim()) == ((0, 2), (0, 1))
+    ends = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() != "None"]  # type: ignore[union-attr]
+    assert ends == [[[0, 1]], [[2, 1]]]
 
 
 def test_every_point_is_drawn(tmp_path: Path) -> None:
@@ -104,6 +119,44 @@ def test_tensors_are_grey_or_colour(tmp_path: Path) -> None:
         assert list(np.asarray(image)[0]) == [0, 0, 128, 255, 0]
     with Image.open(figures.save(torch.rand(3, 2, 2), tmp_path / "colour")) as image:
         assert image.mode == "RGB"
+
+
+def test_an_animation_of_figures_is_one_file_with_a_group_for_each(tmp_path: Path) -> None:
+    path = figures.save(film(), tmp_path / "film")
+    root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
+    groups = [group for group in root if group.get("class") == "frame"]
+    assert root.get("data-seconds") == "3"
+    assert [group.get("style") for group in groups] == [f"animation-delay: {second}s" for second in (0, 1, 2)]
+    ids = [node.get("id") for node in root.iter() if node.get("id")]
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r"(?:url\(|href=\")#([^)\"]+)", path.read_text(encoding="utf-8"))) <= set(ids)
+    assert len({ElementTree.tostring(group) for group in groups}) == 3
+
+
+def test_an_animation_of_images_shows_its_last_frame_to_who_sees_one(tmp_path: Path) -> None:
+    with Image.open(figures.save(DRAWINGS["reel"](), tmp_path / "reel")) as image:
+        seen = []
+        for i in range(4):
+            image.seek(i)
+            seen.append(np.asarray(image.convert("L")).copy())
+    assert (seen[0] == seen[3]).all()
+    for share, frame in zip((0.0, 0.5, 1.0), seen[1:], strict=True):
+        assert (frame == np.rint(grid()[0].numpy() * share * 255)).all()
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        [grid()],
+        [grid()] * 25,
+        [grid(), grid()[:, 1:]],
+        [grid(), figures.figure()[0]],
+        [figures.figure()[0], figures.figure(height=90)[0]],
+    ],
+)
+def test_frames_that_make_no_animation_are_refused(frames: list[Any]) -> None:
+    with pytest.raises(ValueError, match=r"an animation"):
+        figures.animation(frames)
 
 
 @pytest.mark.parametrize("wrong", ["a path", np.zeros((2, 2)), torch.zeros(2, 1, 4, 4), torch.zeros(4, 2, 2)])

@@ -174,7 +174,7 @@ class Objective(nn.Module):
         return {}
 
     def pictures(self, model: Any, split: Any) -> Mapping[str, Any]:
-        """Named figures: a matplotlib Figure, or an image tensor (channels, height, width) in 0 to 1."""
+        """Named figures: a matplotlib Figure, an image tensor (channels, height, width) in 0 to 1, or an animation."""
         return {}
 
     def inputs(self, batch: Any) -> tuple[Tensor, ...]:

@@ -1,15 +1,18 @@
 """One style for every picture. Methods draw with these helpers; the report only lays out.
 
-A named figure is a matplotlib `Figure` or an image tensor (channels, height, width) in 0 to 1, where 1 is white. Colours
-are those of `PALETTE` and nothing else, so that the report can redraw them for light, dark and print. The state of `pyplot`
-is never touched, and the same input gives the same bytes.
+A named figure is a matplotlib `Figure`, an image tensor (channels, height, width) in 0 to 1, where 1 is white, or an
+`animation` of either. Colours are those of `PALETTE` and nothing else, so that the report can redraw them for light, dark
+and print. The state of `pyplot` is never touched, and the same input gives the same bytes.
 """
 
 from __future__ import annotations
 
+import re
 import textwrap
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -45,6 +48,7 @@ PALETTE = {
 }
 SERIES = ("blue", "vermilion", "green", "purple", "orange", "sky", "soft", "ink")  # ours first
 DASHES: tuple[Any, ...] = ("-", (0, (3.5, 2.5)), (0, (0.8, 2.5)), (0, (5, 2, 0.8, 2)), (0, (2, 2)))
+MARKS = ("o", "s", "^", "D", "v", "P", "X")
 
 _STYLE: dict[Any, Any] = {
     "axes.edgecolor": PALETTE["ink"],
@@ -112,6 +116,38 @@ def lines(
             span = axes.get_xlim()
             _name_ends(axes, ends, at=max(across for _, across, _ in ends), apart=15 / (height - 50))
             axes.set_xlim(span)
+    return drawing
+
+
+def landscape(
+    across: Values,
+    up: Values,
+    height: Values,
+    paths: Mapping[str, Values],
+    *,
+    x: str = "",
+    y: str = "",
+) -> Figure:
+    """Paths `{name: (steps, 2)}` over the plane that `height` (up, across) lies on, whose contours hold equal areas each.
+
+    A dot is where a path has got to. The limits are those of `across` and `up`, whatever the paths are.
+    """
+    with mpl.rc_context(_STYLE):
+        drawing, axes = figure(height=350)
+        level = np.quantile(_array(height), np.linspace(0.01, 0.96, 9))
+        axes.contour(
+            _array(across), _array(up), _array(height), np.unique(level), colors=PALETTE["rule"], linewidths=0.8, zorder=0
+        )
+        for i, (name, path) in enumerate(paths.items()):
+            colour, points = PALETTE[SERIES[i % len(SERIES)]], _array(path)
+            axes.plot(*points.T, color=colour, linestyle=DASHES[i % len(DASHES)], linewidth=1.4, label=name)
+            axes.plot(*points[-1], color=colour, marker=MARKS[i % len(MARKS)], markersize=6)
+        axes.grid(False)
+        axes.set(xlim=(_array(across)[0], _array(across)[-1]), ylim=(_array(up)[0], _array(up)[-1]))
+        axes.set_ylabel(y, loc="top")
+        axes.set_xlabel(x, loc="right")
+        axes.spines["left"].set_visible(True)
+        drawing.legend(loc="outside upper left", ncols=4, frameon=False, handlelength=3, columnspacing=1.2)
     return drawing
 
 
@@ -260,26 +296,82 @@ def labelled_images(images: Tensor, labels: Sequence[str], columns: int) -> Figu
     return drawing
 
 
-def save(picture: Figure | Tensor, path: str | Path) -> Path:
-    """Writes `path` with `.svg` (a figure) or `.png` (a tensor; one channel as grey) added, and returns it.
+@dataclass(frozen=True)
+class Animation:
+    """Pictures of one kind and size, shown one after another for `seconds` in all; where nothing moves, the last stands."""
 
-    Text stays text, and the same picture gives the same bytes. Raises TypeError for anything else.
+    frames: Sequence[Figure] | Sequence[Tensor]
+    seconds: float
+
+
+def animation(frames: Sequence[Figure] | Sequence[Tensor], *, seconds: float = 6.0) -> Animation:
+    """Frames of one size, all figures or all images, of which the last is the result; let figures share their axes' limits.
+
+    The page has a slider and a button that plays. Raises ValueError for other than 2 to 24 frames: a page must stay small.
+    """
+    if not 2 <= len(frames) <= 24:
+        raise ValueError(f"an animation has 2 to 24 frames, not {len(frames)}: leave some out")
+    sizes = {tuple(f.get_size_inches()) if isinstance(f, Figure) else tuple(f.shape) for f in frames}
+    if len(sizes) > 1 or len({isinstance(frame, Figure) for frame in frames}) > 1:
+        raise ValueError("the frames of an animation are all figures or all images, of one size")
+    return Animation(frames, seconds)
+
+
+def save(picture: Figure | Tensor | Animation, path: str | Path) -> Path:
+    """Writes `path` with `.svg` (figures) or `.png` (tensors; one channel as grey) added, and returns it.
+
+    Text stays text, and the same picture gives the same bytes. Either file of an animation plays by itself, and shows its
+    last frame where nothing moves. Raises TypeError for what is no picture.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(picture, Figure):
+    frames: Sequence[Any] = picture.frames if isinstance(picture, Animation) else [picture]
+    drawn = [frame for frame in frames if isinstance(frame, Figure)]
+    if drawn:
         path = path.with_name(path.name + ".svg")
-        with mpl.rc_context(_STYLE), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # text stays text: a reader's own face has the character
-            picture.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+        texts = [_svg(frame) for frame in drawn]
+        path.write_text(_film(texts, picture.seconds) if isinstance(picture, Animation) else texts[0], encoding="utf-8")
         return path
-    if not hasattr(picture, "detach") or picture.dim() not in (2, 3):
-        raise TypeError(
-            f"a picture is a matplotlib Figure or an image tensor (channels, h, w), not {type(picture).__name__}"
-        )
+    for frame in frames:
+        if not hasattr(frame, "detach") or frame.dim() not in (2, 3):
+            raise TypeError(
+                f"a picture is a matplotlib Figure or an image tensor (channels, h, w), not {type(frame).__name__}"
+            )
     path = path.with_name(path.name + ".png")
-    Image.fromarray(_pixels(picture)).save(path, optimize=True)
+    images = [Image.fromarray(_pixels(frame)) for frame in frames]
+    if isinstance(picture, Animation):  # the default image, seen where nothing moves, is the last frame
+        rate = round(1000 * picture.seconds / len(images))
+        images[-1].save(path, save_all=True, append_images=images, default_image=True, duration=rate, loop=1)
+    else:
+        images[0].save(path, optimize=True)
     return path
+
+
+def _svg(drawing: Figure) -> str:
+    text = StringIO()
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # text stays text: a reader's own face has the character
+        drawing.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+    return text.getvalue()
+
+
+def _film(texts: Sequence[str], seconds: float) -> str:
+    """One SVG of several: each a group `frame`, hidden but in its turn. It plays once and rests at the last."""
+    begin = texts[0].index("<svg")
+    opening = texts[0][: texts[0].index(">", begin) + 1].replace("<svg", f'<svg data-seconds="{seconds:g}"', 1)
+    turn = seconds / len(texts)
+    groups = []
+    for i, text in enumerate(texts):
+        body = text[text.index(">", text.index("<svg")) + 1 : text.rindex("</svg>")]
+        body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>f{i}-", body)  # an id is of one frame
+        groups.append(f'<g class="frame" style="animation-delay: {i * turn:g}s">{body}</g>\n')
+    style = (
+        f".frame{{visibility:hidden;animation:turn {turn:g}s step-end}}@keyframes turn{{from{{visibility:visible}}}}"
+        ".frame:last-child{visibility:visible;animation:rest step-end}@keyframes rest{from{visibility:hidden}}"
+        f".frame:last-child{{animation-duration:{seconds - turn:g}s;animation-delay:0s!important}}"
+        "@media (prefers-reduced-motion:reduce){.frame{animation:none!important}}"
+    )
+    return f"{opening}\n<style>{style}</style>\n{''.join(groups)}</svg>\n"
 
 
 _HALO = dict(boxstyle="square,pad=0.1", facecolor=PALETTE["paper"], edgecolor="none", alpha=0.75)

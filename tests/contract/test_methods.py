@@ -34,8 +34,10 @@ each = pytest.mark.parametrize("entry", METHODS)
 # Weights of each stage's model in the quick setting.
 PARAMETERS = {
     "basics.backpropagation": {"one-weight": 0, "two-layers": 0},
+    "basics.gradient_descent": {"batch": 2, "mini-batch": 2, "single": 2, "rates": 8, "ridge": 2, "noise": 2},
     "basics.kmeans": {"train": 0},
     "basics.linear_regression": {"descent": 2, "diabetes": 2},
+    "basics.optimizers": {"ravine": 14, "race": 7 * 650},
     "basics.softmax_regression": {"number": 65, "classes": 650},
     "generative.cgan": {"train": 1_909_615},
     "generative.cgan_notes": {"reader": 61_706, "game": 3_691_754},

@@ -15,6 +15,7 @@ GCN, LENET, CGAN, NOTES, GPT1, GPT2, DDPM, CONTINUAL, STYLE, VAE, KMEANS, BACKPR
 LINEAR = "parity/test_linear_regression.py::"
 SOFTMAX = "parity/test_softmax_regression.py::"
 RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
+DESCENT, RULES_OF = "parity/test_gradient_descent.py::", "parity/test_optimizers.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -31,6 +32,27 @@ BASICS = [
     Fault("momentum forgets the step before", "methods/basics/backpropagation.py",
           "delta.mul_(self.momentum)", "delta.zero_()",
           (BACKPROPAGATION + "test_gradients_and_a_hundred_sweeps_equal_autograd",)),
+    Fault("a batch's cost is its sum", "methods/basics/gradient_descent.py",
+          "yield name, self.cost(walker.w[None], batch).mean()", "yield name, self.cost(walker.w[None], batch).sum()",
+          (DESCENT + "test_the_mean_cost_of_a_batch_is_what_is_descended",)),
+    Fault("the limit of the rate is one over the curvature", "methods/basics/gradient_descent.py",
+          "limit = 2 / float(", "limit = 1 / float(",
+          (DESCENT + "test_a_rate_that_is_too_large_is_seen_and_no_other",)),
+    Fault("the pushes do not cancel", "methods/basics/gradient_descent.py",
+          "[0, -1], [0, 1]]", "[0, -1], [0, 1.5]]",
+          (DESCENT + "test_all_examples_stay_on_the_ridge_and_one_leaves_it",)),
+    Fault("Adam's second moment is not corrected for its beginning", "methods/basics/optimizers.py",
+          's["v"] / (1 - beta2**t)', 's["v"]',
+          (RULES_OF + "test_a_hundred_steps_of_every_rule_equal_torch",)),
+    Fault("Nesterov's gradient is taken where the weights are", "methods/basics/optimizers.py",
+          'w += momentum * s["v"] - lr * g', 'w += s["v"]',
+          (RULES_OF + "test_a_hundred_steps_of_every_rule_equal_torch", RULES_OF + "test_two_steps_by_hand")),
+    Fault("Adadelta's numerator is of this step", "methods/basics/optimizers.py",
+          '(s["step2"] + eps).sqrt()', '(s["step2"] * rho + (1 - rho) * g**2 + eps).sqrt()',
+          (RULES_OF + "test_two_steps_by_hand",)),
+    Fault("the models of the race begin apart", "methods/basics/optimizers.py",
+          "deepcopy(start) for name", "type(start)(start.in_features, start.out_features) for name",
+          (RULES_OF + "test_all_begin_alike_and_go_down",)),
     Fault("an empty cluster goes to the origin", "methods/basics/kmeans.py",
           "torch.where(count_SK1 > 0, mean_SKF, model.centre_SKF)", "mean_SKF",
           (KMEANS + "test_one_step_by_hand",)),
@@ -593,4 +615,17 @@ PROOF = [
           ("study/test_statistics.py::test_the_word_is_that_of_the_widened_p_value",)),
 ]  # fmt: skip
 
+PICTURES = [
+    Fault("the frames of an animation share their ids", "figures.py",
+          r'rf"\g<1>f{i}-"', r'rf"\g<1>f-"',
+          ("test_figures.py::test_an_animation_of_figures_is_one_file_with_a_group_for_each",)),
+    Fault("an animation stands at its first image", "figures.py",
+          "images[-1].save(path, save_all", "images[0].save(path, save_all",
+          ("test_figures.py::test_an_animation_of_images_shows_its_last_frame_to_who_sees_one",)),
+    Fault("the page drops an animation's last image", "report/pictures.py",
+          "for i in range(1, count):", "for i in range(1, count - 1):",
+          ("report/test_page.py::test_an_animation_has_all_of_its_frames_and_shows_the_last",)),
+]  # fmt: skip
+
 FAULTS = [*BASICS, *GRAPH, *GENERATIVE, *LANGUAGE, *REPRESENTATION, *VISION, *ENGINE, *JUDGING, *OPTIMIZERS, *DATA, *PROOF]
+FAULTS += PICTURES

@@ -251,6 +251,28 @@ def test_two_figures_share_no_id(runs: Any) -> None:
     assert any(one.startswith("p1-") for one in check(write_report(folder)).ids)
 
 
+def test_an_animation_has_all_of_its_frames_and_shows_the_last(runs: Any) -> None:
+    folder = runs.one()
+    drawn = [figures.lines({"a": ([0, 1], [up, 1.0])}) for up in (3.0, 2.0, 1.5)]
+    shades = [torch.full((1, 4, 4), shade) for shade in (0.0, 0.4, 1.0)]
+    figures.save(figures.animation(drawn, seconds=2), folder / "pictures" / "train-path")
+    figures.save(figures.animation(shades, seconds=3), folder / "pictures" / "train-shade")
+    page = check(write_report(folder))
+    films = re.findall(r'<div class="film" data-seconds="(\d)">(.*?)</div>', page.source, re.DOTALL)
+    assert [(seconds, film.count('class="frame"') + film.count('class="px frame ink"')) for seconds, film in films] == [
+        ("2", 3), ("3", 3),
+    ]  # fmt: skip
+    assert "animation-" not in page.source  # it does not play by itself here
+    sources = re.findall(r'src="data:image/png;base64,([^"]+)"', films[1][1])
+    assert [_grey(source) for source in sources] == [0, 102, 255]
+    assert page.source.count(".film .frame:not(:last-child){display:none") == 2  # without the script, and on paper
+
+
+def _grey(source: str) -> int:
+    with Image.open(BytesIO(base64.b64decode(source))) as image:
+        return int(image.convert("L").getpixel((0, 0)))  # type: ignore[arg-type]
+
+
 def test_players_and_stages(runs: Any) -> None:
     first = json.loads((runs.one("x") / "run.json").read_text())["stages"][0]
     stages = [

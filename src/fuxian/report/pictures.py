@@ -31,13 +31,20 @@ def inline_svg(text: str, prefix: str, label: str) -> Markup:
     Only drawing is kept: no scripts, no styles that would reach the page, no addresses.
     """
     root = ElementTree.fromstring(text)
+    seconds = root.get("data-seconds")
     used = set(re.findall(r"(?:url\(|href=[\"'])#([^)\"']+)", text))
     _clean(root, prefix, used)
     view = root.attrib["viewBox"]
     root.attrib.clear()
     # line joins: matplotlib sets them for all elements in a style sheet, which here would be the whole page's
     root.attrib |= {"class": "p", "viewBox": view, "role": "img", "aria-label": label, "stroke-linejoin": "round"}
-    return Markup(ElementTree.tostring(root, encoding="unicode"))
+    drawing = Markup(ElementTree.tostring(root, encoding="unicode"))
+    return _film(drawing, float(seconds)) if seconds else drawing
+
+
+def _film(frames: Markup, seconds: float) -> Markup:
+    """What holds elements of class `frame`, the last of which is seen until the page's script gives it a slider."""
+    return Markup(f'<div class="film" data-seconds="{seconds:g}">{frames}</div>')
 
 
 def _clean(element: ElementTree.Element, prefix: str, used: set[str]) -> None:
@@ -48,6 +55,10 @@ def _clean(element: ElementTree.Element, prefix: str, used: set[str]) -> None:
             attributes |= _href(value, prefix)
         elif name == "id":
             attributes |= {"id": prefix + value} if value in used else {}
+        elif (name, value) == ("class", "frame"):
+            attributes[name] = value
+        elif value.startswith("animation-delay"):  # a page moves only when asked to
+            continue
         elif name in _ATTRIBUTES and "://" not in value and not value.startswith("rotate(-0 "):
             attributes[name] = _rewrite(name, value, prefix)
     element.tag = _local(element.tag)
@@ -93,11 +104,21 @@ def _local(name: str) -> str:
 def inline_image(path: Path, label: str) -> Markup:
     """A PNG as a data address; grey ones in sixteen shades. A picture of ink on paper is inverted in the dark."""
     with Image.open(path) as image:
-        source, ink = _inline(image)
         width, height = image.size
-    shown = width * max(1, min(8, ceil(_WIDE / width)))
-    size = f'style="width:{shown}px" width="{width}" height="{height}"'
-    return Markup(f'<img class="px{" ink" if ink else ""}" {size} alt="{escape(label)}" src="{source}">')
+        shown = width * max(1, min(8, ceil(_WIDE / width)))
+        size = f'style="width:{shown}px" width="{width}" height="{height}" alt="{escape(label)}"'
+        count = getattr(image, "n_frames", 1)
+        if count == 1:
+            source, ink = _inline(image)
+            return Markup(f'<img class="px{" ink" if ink else ""}" {size} src="{source}">')
+        inlined, milliseconds = [], 0.0
+        for i in range(1, count):  # the one before is what stands for all where nothing moves
+            image.seek(i)
+            inlined.append(_inline(image))
+            milliseconds += image.info["duration"]
+        kind = "px frame ink" if inlined[-1][1] else "px frame"
+        frames = Markup("").join(Markup(f'<img class="{kind}" {size} src="{source}">') for source, _ in inlined)
+        return _film(frames, milliseconds / 1000)
 
 
 def _inline(image: Image.Image) -> tuple[str, bool]:
