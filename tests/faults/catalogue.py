@@ -13,6 +13,7 @@ GCN, LENET, CGAN, NOTES, GPT1, GPT2, DDPM, CONTINUAL, STYLE, VAE, KMEANS, BACKPR
     for name in "gcn lenet cgan cgan_notes gpt1 gpt2 ddpm continual style_transfer vae kmeans backpropagation".split()
 )
 RESNET = "parity/test_resnet.py::"
+HELLO = "parity/test_hello_rnn.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -254,6 +255,21 @@ REPRESENTATION = [
     Fault("a task's test images are of all tasks", "methods/representation/continual.py",
           "rows = (place >= 2 * first) & (place < 2 * last)", "rows = place < 2 * last",
           (CONTINUAL + "test_tasks_are_disjoint_and_whole",)),
+]  # fmt: skip
+
+SEQUENCE = [
+    Fault("the state does not go on to the next letter", "methods/sequence/hello_rnn.py",
+          "h_BSV = self.step(x_BV, h_BSV)", "h_BSV = self.step(x_BV, torch.zeros_like(h_BSV))",
+          (HELLO + PARITY, HELLO + "test_sixty_one_of_the_notes_hundred_seeds_learn")),
+    Fault("the weights of the state are turned round", "methods/sequence/hello_rnn.py",
+          '"svi,bsi->bsv", self.w_h_SVV', '"siv,bsi->bsv", self.w_h_SVV',
+          (HELLO + PARITY,)),
+    Fault("first weights by the number of nets", "methods/sequence/hello_rnn.py",
+          "letters**-0.5 *", "nets**-0.5 *",
+          (HELLO + "test_first_weights_are_drawn_as_torch_draws_them",)),
+    Fault("a word with one letter right counts", "methods/sequence/hello_rnn.py",
+          "right_BSL.amin(2).mean(1)", "right_BSL.amax(2).mean(1)",
+          (HELLO + "test_sixty_one_of_the_notes_hundred_seeds_learn",)),
 ]  # fmt: skip
 
 VISION = [
@@ -553,4 +569,5 @@ PROOF = [
           ("study/test_statistics.py::test_the_word_is_that_of_the_widened_p_value",)),
 ]  # fmt: skip
 
-FAULTS = [*BASICS, *GRAPH, *GENERATIVE, *LANGUAGE, *REPRESENTATION, *VISION, *ENGINE, *JUDGING, *OPTIMIZERS, *DATA, *PROOF]
+FAULTS = [*BASICS, *GRAPH, *GENERATIVE, *LANGUAGE, *REPRESENTATION, *SEQUENCE, *VISION,
+          *ENGINE, *JUDGING, *OPTIMIZERS, *DATA, *PROOF]  # fmt: skip
