@@ -16,6 +16,7 @@ LINEAR = "parity/test_linear_regression.py::"
 SOFTMAX = "parity/test_softmax_regression.py::"
 RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
 DESCENT, RULES_OF = "parity/test_gradient_descent.py::", "parity/test_optimizers.py::"
+HELLO = "parity/test_hello_rnn.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -307,6 +308,21 @@ REPRESENTATION = [
     Fault("a task's test images are of all tasks", "methods/representation/continual.py",
           "rows = (place >= 2 * first) & (place < 2 * last)", "rows = place < 2 * last",
           (CONTINUAL + "test_tasks_are_disjoint_and_whole",)),
+]  # fmt: skip
+
+SEQUENCE = [
+    Fault("the state does not go on to the next letter", "methods/sequence/hello_rnn.py",
+          "h_BSV = self.step(x_BV, h_BSV)", "h_BSV = self.step(x_BV, torch.zeros_like(h_BSV))",
+          (HELLO + PARITY, HELLO + "test_sixty_one_of_the_notes_hundred_seeds_learn")),
+    Fault("the weights of the state are turned round", "methods/sequence/hello_rnn.py",
+          '"svi,bsi->bsv", self.w_h_SVV', '"siv,bsi->bsv", self.w_h_SVV',
+          (HELLO + PARITY,)),
+    Fault("first weights by the number of nets", "methods/sequence/hello_rnn.py",
+          "letters**-0.5 *", "nets**-0.5 *",
+          (HELLO + "test_first_weights_are_drawn_as_torch_draws_them",)),
+    Fault("a word with one letter right counts", "methods/sequence/hello_rnn.py",
+          "right_BSL.amin(2).mean(1)", "right_BSL.amax(2).mean(1)",
+          (HELLO + "test_sixty_one_of_the_notes_hundred_seeds_learn",)),
 ]  # fmt: skip
 
 VISION = [
@@ -629,3 +645,5 @@ PICTURES = [
 
 FAULTS = [*BASICS, *GRAPH, *GENERATIVE, *LANGUAGE, *REPRESENTATION, *VISION, *ENGINE, *JUDGING, *OPTIMIZERS, *DATA, *PROOF]
 FAULTS += PICTURES
+FAULTS = [*BASICS, *GRAPH, *GENERATIVE, *LANGUAGE, *REPRESENTATION, *SEQUENCE, *VISION,
+          *ENGINE, *JUDGING, *OPTIMIZERS, *DATA, *PROOF]  # fmt: skip

@@ -79,7 +79,8 @@ def examples_of(loaded: Loaded) -> tuple[str, list[Example]]:
     with torch.random.fork_rng(devices=[]), judging(objective):
         seed_torch(0)
         for size in SIZES:
-            rows = torch.randperm(len(split))[:size].to(getattr(split, "device", "cpu"))
+            rows = torch.randperm(len(split)).repeat(-(-size // len(split)))[:size]  # of one example: it, eight times
+            rows = rows.to(getattr(split, "device", "cpu"))
             batch = split.batch(rows).to("cpu")
             example = tuple(_plain(tensor) for tensor in objective.inputs(batch))
             if [tensor.shape for tensor in example] not in [[tensor.shape for tensor in before] for before in found]:
