@@ -43,6 +43,7 @@ PARAMETERS = {
     "language.gpt1": {"pretrain": 84_800, "fine-tune": 84_930},
     "language.gpt2": {"train": 102_720 + 64 * by_character(python_topics(), 64).vocabulary},  # not the same in each Python
     "representation.continual": {f"task-{t}": 17_610 for t in range(1, 6)},
+    "vision.adversarial": {"train": 650},
     "vision.lenet": {"train": 61_706},
     "vision.resnet": {"train": 75_002},
     "vision.style_transfer": {"features": 193_760, "picture": 8_256},

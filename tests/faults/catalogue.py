@@ -13,6 +13,7 @@ GCN, LENET, CGAN, NOTES, GPT1, GPT2, DDPM, CONTINUAL, STYLE, VAE, KMEANS, BACKPR
     for name in "gcn lenet cgan cgan_notes gpt1 gpt2 ddpm continual style_transfer vae kmeans backpropagation".split()
 )
 RESNET = "parity/test_resnet.py::"
+ADVERSARIAL = "parity/test_adversarial.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -257,6 +258,23 @@ REPRESENTATION = [
 ]  # fmt: skip
 
 VISION = [
+    Fault("the attack goes down the gradient", "methods/vision/adversarial.py",
+          "(image + epsilon * slope(model, image, label).sign())", "(image - epsilon * slope(model, image, label).sign())",
+          (ADVERSARIAL + "test_of_a_linear_model_it_is_the_worst_in_closed_form",
+           ADVERSARIAL + "test_no_corner_of_the_box_within_0_to_1_is_worse")),
+    Fault("small steps leave the box", "methods/vision/adversarial.py",
+          "slope(model, x, label).sign()).clamp(low, high)", "slope(model, x, label).sign()).clamp(0, 1)",
+          (ADVERSARIAL + "test_of_a_linear_model_it_is_the_worst_in_closed_form",
+           ADVERSARIAL + "test_attacks_stay_in_the_box_and_give_the_weights_no_gradient")),
+    Fault("small steps all start from the image", "methods/vision/adversarial.py",
+          "x = (x + step * slope(model, x, label)", "x = (image + step * slope(model, x, label)",
+          (ADVERSARIAL + "test_of_many_classes_it_follows_the_gradient_by_hand",)),
+    Fault("training on attacks mixes the shares up", "methods/vision/adversarial.py",
+          "self.clean * loss + (1 - self.clean) *", "(1 - self.clean) * loss + self.clean *",
+          (ADVERSARIAL + PARITY,)),
+    Fault("weights grow without a limit", "methods/vision/adversarial.py",
+          "            model.constrain()", "            pass",
+          (ADVERSARIAL + "test_rows_that_have_grown_too_long_are_cut_after_the_step",)),
     Fault("S2 takes the mean, not the largest", "methods/vision/lenet.py",
           "F.max_pool2d(self.c1(image).relu(), 2)", "F.avg_pool2d(self.c1(image).relu(), 2)",
           (LENET + PARITY,)),
