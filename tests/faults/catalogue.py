@@ -14,6 +14,7 @@ GCN, LENET, CGAN, NOTES, GPT1, GPT2, DDPM, CONTINUAL, STYLE, VAE, KMEANS, BACKPR
 )
 RESNET = "parity/test_resnet.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
+RULED = "parity/test_rules_against_learning.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -21,6 +22,15 @@ PARITY = "test_outputs_gradients_and_step"
 
 
 BASICS = [
+    Fault("the rules read the sepal", "methods/basics/rules_against_learning.py",
+          "PETAL_LENGTH, PETAL_WIDTH = 2, 3", "PETAL_LENGTH, PETAL_WIDTH = 0, 1",
+          (RULED + "test_the_rules",)),
+    Fault("a flower that is twice in iris is learned and tested", "methods/basics/rules_against_learning.py",
+          "if not (table.x[:row] == table.x[row]).all(1).any()", "if True",
+          (RULED + "test_both_are_tested_on_the_same_flowers_that_neither_has_learned_from",)),
+    Fault("the first flowers to learn from are all of one species", "methods/basics/rules_against_learning.py",
+          "torch.stack([rows[:train] for rows in order], 1)", "torch.stack([rows[:train] for rows in order])",
+          (RULED + "test_both_are_tested_on_the_same_flowers_that_neither_has_learned_from",)),
     Fault("the sigmoid's derivative is 1 - y", "methods/basics/backpropagation.py",
           "dx_SNJ = dy_SNJ * y_SNJ * (1 - y_SNJ)", "dx_SNJ = dy_SNJ * (1 - y_SNJ)",
           (BACKPROPAGATION + "test_gradients_and_a_hundred_sweeps_equal_autograd",)),
