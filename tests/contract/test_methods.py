@@ -38,6 +38,7 @@ PARAMETERS = {
     "basics.kmeans": {"train": 0},
     "basics.linear_regression": {"descent": 2, "diabetes": 2},
     "basics.optimizers": {"ravine": 14, "race": 7 * 650},
+    "basics.rules_against_learning": {"rules": 0, **{f"learn-{n}": 9 for n in (3, 6, 15, 30, 60, 90)}},
     "basics.softmax_regression": {"number": 65, "classes": 650},
     "generative.cgan": {"train": 1_909_615},
     "generative.cgan_notes": {"reader": 61_706, "game": 3_691_754},
@@ -48,6 +49,7 @@ PARAMETERS = {
     "language.gpt2": {"train": 102_720 + 64 * by_character(python_topics(), 64).vocabulary},  # not the same in each Python
     "representation.continual": {f"task-{t}": 17_610 for t in range(1, 6)},
     "sequence.hello_rnn": {"train": 50 * 40},
+    "vision.adversarial": {"train": 650},
     "vision.lenet": {"train": 61_706},
     "vision.resnet": {"train": 75_002},
     "vision.small_cnn": {"train": 83_466},

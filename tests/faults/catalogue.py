@@ -17,6 +17,8 @@ SOFTMAX = "parity/test_softmax_regression.py::"
 RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
 DESCENT, RULES_OF = "parity/test_gradient_descent.py::", "parity/test_optimizers.py::"
 HELLO = "parity/test_hello_rnn.py::"
+ADVERSARIAL = "parity/test_adversarial.py::"
+RULED = "parity/test_rules_against_learning.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -24,6 +26,15 @@ PARITY = "test_outputs_gradients_and_step"
 
 
 BASICS = [
+    Fault("the rules read the sepal", "methods/basics/rules_against_learning.py",
+          "PETAL_LENGTH, PETAL_WIDTH = 2, 3", "PETAL_LENGTH, PETAL_WIDTH = 0, 1",
+          (RULED + "test_the_rules",)),
+    Fault("a flower that is twice in iris is learned and tested", "methods/basics/rules_against_learning.py",
+          "if not (table.x[:row] == table.x[row]).all(1).any()", "if True",
+          (RULED + "test_both_are_tested_on_the_same_flowers_that_neither_has_learned_from",)),
+    Fault("the first flowers to learn from are all of one species", "methods/basics/rules_against_learning.py",
+          "torch.stack([rows[:train] for rows in order], 1)", "torch.stack([rows[:train] for rows in order])",
+          (RULED + "test_both_are_tested_on_the_same_flowers_that_neither_has_learned_from",)),
     Fault("the sigmoid's derivative is 1 - y", "methods/basics/backpropagation.py",
           "dx_SNJ = dy_SNJ * y_SNJ * (1 - y_SNJ)", "dx_SNJ = dy_SNJ * (1 - y_SNJ)",
           (BACKPROPAGATION + "test_gradients_and_a_hundred_sweeps_equal_autograd",)),
@@ -326,6 +337,23 @@ SEQUENCE = [
 ]  # fmt: skip
 
 VISION = [
+    Fault("the attack goes down the gradient", "methods/vision/adversarial.py",
+          "(image + epsilon * slope(model, image, label).sign())", "(image - epsilon * slope(model, image, label).sign())",
+          (ADVERSARIAL + "test_of_a_linear_model_it_is_the_worst_in_closed_form",
+           ADVERSARIAL + "test_no_corner_of_the_box_within_0_to_1_is_worse")),
+    Fault("small steps leave the box", "methods/vision/adversarial.py",
+          "slope(model, x, label).sign()).clamp(low, high)", "slope(model, x, label).sign()).clamp(0, 1)",
+          (ADVERSARIAL + "test_of_a_linear_model_it_is_the_worst_in_closed_form",
+           ADVERSARIAL + "test_attacks_stay_in_the_box_and_give_the_weights_no_gradient")),
+    Fault("small steps all start from the image", "methods/vision/adversarial.py",
+          "x = (x + step * slope(model, x, label)", "x = (image + step * slope(model, x, label)",
+          (ADVERSARIAL + "test_of_many_classes_it_follows_the_gradient_by_hand",)),
+    Fault("training on attacks mixes the shares up", "methods/vision/adversarial.py",
+          "self.clean * loss + (1 - self.clean) *", "(1 - self.clean) * loss + self.clean *",
+          (ADVERSARIAL + PARITY,)),
+    Fault("weights grow without a limit", "methods/vision/adversarial.py",
+          "            model.constrain()", "            pass",
+          (ADVERSARIAL + "test_rows_that_have_grown_too_long_are_cut_after_the_step",)),
     Fault("S2 takes the mean, not the largest", "methods/vision/lenet.py",
           "F.max_pool2d(self.c1(image).relu(), 2)", "F.avg_pool2d(self.c1(image).relu(), 2)",
           (LENET + PARITY,)),
