@@ -63,7 +63,7 @@ class Linear(nn.Module):
         self.b = nn.Parameter(torch.tensor(b, dtype=w_F.dtype))
 
     def forward(self, x_NF: Tensor) -> Tensor:
-        return x_NF @ self.w + self.b
+        return (x_NF * self.w).sum(-1) + self.b  # a matrix product's last bits may differ from run to run
 
 
 class R2(Metric):
@@ -185,18 +185,22 @@ class Descent(Regression):
 
 
 def least_squares(batch: Rows) -> tuple[Tensor, float]:
-    """The w (F,) and b of least Σ (y - x · w - b)²: (XᵀX)⁻¹ Xᵀy of eq. 3.6, without squaring what X is ill of.
+    """The w (F,) and b of least Σ (y - x · w - b)²: (XᵀX)⁻¹ Xᵀy of eq. 3.6, of what is left without the means.
 
     Raises WrongInput where the points do not determine them: fewer than F + 1, or a feature that is the same in all.
     """
-    x_NG = torch.cat([batch.x, torch.ones_like(batch.x[:, :1])], 1)  # b is the weight of a feature that is always 1
-    if (rank := int(torch.linalg.matrix_rank(x_NG))) < x_NG.shape[1]:
+    x_NF, y_N = batch.x - batch.x.mean(0), batch.label - batch.label.mean()
+    scale_F = x_NF.square().mean(0).sqrt().clamp_min(torch.finfo(x_NF.dtype).tiny)
+    x_NF = x_NF / scale_F  # features of unlike units would make XᵀX ill
+    if (rank := int(torch.linalg.matrix_rank(x_NF))) < x_NF.shape[1]:
         raise WrongInput(
-            f"{len(x_NG)} points determine {rank} of {x_NG.shape[1]} weights: too few, or a feature follows from others",
+            f"{len(x_NF)} points determine {rank + 1} of {x_NF.shape[1] + 1} weights: too few, or one feature follows from "
+            "others",
             do="more points, or leave out a feature that is the same in every row",
         )
-    solved_G = torch.linalg.lstsq(x_NG, batch.label[:, None]).solution[:, 0]
-    return solved_G[:-1], float(solved_G[-1])
+    products_FF = (x_NF[:, :, None] * x_NF[:, None, :]).sum(0)  # sums: the same bits in every run
+    w_F = torch.linalg.solve(products_FF, (x_NF * y_N[:, None]).sum(0)) / scale_F
+    return w_F, float(batch.label.mean() - (batch.x.mean(0) * w_F).sum())
 
 
 class LeastSquares(Regression):
@@ -212,7 +216,7 @@ class LeastSquares(Regression):
 def recipe(
     loss: Literal["sum", "mean"] = "sum",             # of the squares; the notes take the sum
     epochs: int = 100,                                # of gradient descent, all three points a step; sec. 4
-    lr: float = 0.01,                                 # SGD; sec. 4. It diverges from 0.0601 on, 2 over the largest curvature
+    lr: float = 0.01,                                 # SGD; sec. 4; from 0.0601 on, 2 over the curvature, it diverges
     w: float = 0.0,                                   # where the path begins
     b: float = 0.0,                                   # where the path begins
     features: tuple[str, ...] = ("bmi",),             # of the diabetes patients: age, sex, bmi, bp, s1 to s6
