@@ -118,6 +118,17 @@ def test_a_claim_that_falls_short_is_exit_1(results, monkeypatch, capsys) -> Non
     assert "short by 0.17" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_a_stage_without_data_is_recorded_too(results, monkeypatch) -> None:
+    entry = catalog.find("style_transfer")
+    quick = [catalog.Claim("style", None, where="its quick setting", seeds=1, better="lower", knobs=entry.quick)]
+    monkeypatch.setattr(catalog, "find", lambda name: entry.__class__(**{**vars(entry), "claims": quick}))
+    assert main(["verify", "style_transfer", "--json"]) == 0
+    (written,) = json.loads((results / "vision.style_transfer.json").read_text())["claims"]
+    assert 0 < written["mean"] < 1
+    assert list(written["data"]) == ["patches"]
+
+
 def test_what_cannot_be_verified_is_one_line(tmp_path, capsys) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text("PAPER = None\ndef recipe(lr: float = 0.1):\n    yield 1\n")

@@ -76,7 +76,7 @@ def _facts(claim: Claim, runs: list[Run]) -> dict[str, Any]:
         "resolved": {name: knob["value"] for name, knob in first["knobs"].items()},
         "command": f"fuxian verify {first['method']}",
         "first_losses": first_losses([json.loads(line) for line in lines]),
-        "data": {stage["data"]: stage["hashes"] for stage in first["stages"]},
+        "data": {stage["data"]: stage["hashes"] for stage in first["stages"] if stage["data"]},
         "seconds": round(sum(each), 1),
         "seconds_each": [round(seconds, 1) for seconds in each],
         "peak_memory_bytes": max(stage["peak_memory_bytes"] for run in runs for stage in run.info["stages"]),
