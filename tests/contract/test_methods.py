@@ -34,6 +34,7 @@ each = pytest.mark.parametrize("entry", METHODS)
 # Weights of each stage's model in the quick setting.
 PARAMETERS = {
     "basics.backpropagation": {"one-weight": 0, "two-layers": 0},
+    "basics.information": {"bits": 0, "fits": 4},
     "basics.kmeans": {"train": 0},
     "generative.cgan": {"train": 1_909_615},
     "generative.cgan_notes": {"reader": 61_706, "game": 3_691_754},

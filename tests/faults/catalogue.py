@@ -13,6 +13,7 @@ GCN, LENET, CGAN, NOTES, GPT1, GPT2, DDPM, CONTINUAL, STYLE, VAE, KMEANS, BACKPR
     for name in "gcn lenet cgan cgan_notes gpt1 gpt2 ddpm continual style_transfer vae kmeans backpropagation".split()
 )
 RESNET = "parity/test_resnet.py::"
+INFORMATION = "parity/test_information.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -42,6 +43,16 @@ BASICS = [
           "squared_distances(batch.x, model.centre_SKF).argmin(2)",
           "squared_distances(batch.x, model.centre_SKF).argmax(2)",
           (KMEANS + "test_one_step_by_hand", KMEANS + "test_every_start_ends_where_scikit_learn_ends")),
+    Fault("KL as the notes have it", "methods/basics/information.py",
+          "return cross_entropy(p_N, q_N) - entropy(p_N)", "return -cross_entropy(p_N, q_N)",
+          (INFORMATION + "test_the_sign_is_not_that_of_the_notes",
+           INFORMATION + "test_entropies_and_divergences_are_those_of_torch")),
+    Fault("half of the logarithm of the determinants is lost", "methods/basics/information.py",
+          "far_D.square().sum() - len(mean_D)) + logs", "far_D.square().sum() - len(mean_D) + logs)",
+          (INFORMATION + "test_gaussian_kl_is_its_integral_and_its_mean_over_samples",)),
+    Fault("both fits take the forward KL", "methods/basics/information.py",
+          'if name == "covering" else (log_q, log_p)', "if name else (log_q, log_p)",
+          (INFORMATION + "test_losses_are_the_two_divergences_of_the_points",)),
 ]  # fmt: skip
 
 GRAPH = [
