@@ -36,6 +36,7 @@ PARAMETERS = {
     "basics.backpropagation": {"one-weight": 0, "two-layers": 0},
     "basics.information": {"bits": 0, "fits": 4},
     "basics.kmeans": {"train": 0},
+    "basics.pca": {"components": 0, "classifier": 0},
     "generative.cgan": {"train": 1_909_615},
     "generative.cgan_notes": {"reader": 61_706, "game": 3_691_754},
     "generative.ddpm": {"train": 163_985},

@@ -13,7 +13,7 @@ GCN, LENET, CGAN, NOTES, GPT1, GPT2, DDPM, CONTINUAL, STYLE, VAE, KMEANS, BACKPR
     for name in "gcn lenet cgan cgan_notes gpt1 gpt2 ddpm continual style_transfer vae kmeans backpropagation".split()
 )
 RESNET = "parity/test_resnet.py::"
-INFORMATION = "parity/test_information.py::"
+INFORMATION, PCA = "parity/test_information.py::", "parity/test_pca.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -50,6 +50,15 @@ BASICS = [
     Fault("half of the logarithm of the determinants is lost", "methods/basics/information.py",
           "far_D.square().sum() - len(mean_D)) + logs", "far_D.square().sum() - len(mean_D) + logs)",
           (INFORMATION + "test_gaussian_kl_is_its_integral_and_its_mean_over_samples",)),
+    Fault("components of the least variance", "methods/basics/pca.py",
+          "model.axes_FD.copy_(model.axes_FD @ turn_DD.flip(1))", "model.axes_FD.copy_(model.axes_FD @ turn_DD)",
+          (PCA + "test_components_are_those_of_scikit_learn",)),
+    Fault("components of points that are not centred", "methods/basics/pca.py",
+          "return x_NF @ self.axes_FD - self.mean_F @ self.axes_FD", "return x_NF @ self.axes_FD",
+          (PCA + "test_one_step_by_hand", PCA + "test_components_are_those_of_scikit_learn")),
+    Fault("the classifier knows its last batch only", "methods/basics/pca.py",
+          "self.gram_TT += t_NT.T @ t_NT", "self.gram_TT.copy_(t_NT.T @ t_NT)",
+          (PCA + "test_the_classifier_is_least_squares_on_the_polynomial",)),
     Fault("both fits take the forward KL", "methods/basics/information.py",
           'if name == "covering" else (log_q, log_p)', "if name else (log_q, log_p)",
           (INFORMATION + "test_losses_are_the_two_divergences_of_the_points",)),

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_iris
+from sklearn.datasets import load_digits, load_iris
 from torch import Tensor
 from typing_extensions import Self
 
 from fuxian.contract import Batch, Splits
-from fuxian.data import own
+from fuxian.data import images, own
 from fuxian.data.sources import digest
 from fuxian.errors import DataMissing, WrongInput
 
@@ -119,13 +119,46 @@ def iris(dtype: torch.dtype = torch.float64) -> TableSplits:
     )
 
 
+def digits_halves(dtype: torch.dtype = torch.float64) -> TableSplits:
+    """1,797 digits that ship with scikit-learn, as rows of 64 levels from 0 to 16: the first 898 train, the others test.
+
+    So they are split in scikit-learn's example plot_digits_classification.py.
+    """
+    data: Any = load_digits()
+    half = len(data.target) // 2
+    x, label = torch.from_numpy(data.data).to(dtype), torch.from_numpy(data.target).long()
+    return TableSplits(
+        Table(x[:half], label[:half]),
+        test=Table(x[half:], label[half:]),
+        name="digits-halves",
+        columns=[f"pixel {i + 1}" for i in range(x.shape[1])],
+        names=images.DIGITS,
+        hashes={"digits-halves": digest(data.data.tobytes(), data.target.tobytes())},
+    )
+
+
+def mnist(dtype: torch.dtype = torch.float64) -> TableSplits:
+    """MNIST (`images.mnist`) as rows of 784 pixels in 0 to 1. Raises DataMissing."""
+    data = images.mnist()
+    parts = [
+        Table(part.image.flatten(1).to(dtype) / 255, part.label)
+        for part in (data.train, getattr(data.test, "split", data.test))
+        if isinstance(part, images.ImageSplit)
+    ]
+    columns = [f"pixel {i + 1}" for i in range(parts[0].x.shape[1])]
+    return TableSplits(parts[0], test=parts[1], name="mnist", columns=columns, names=data.names, hashes=data.hashes)
+
+
+_SETS = {"iris": iris, "digits-halves": digits_halves, "mnist": mnist}
+
+
 def table(name: str | Path, *, dtype: torch.dtype = torch.float64, whole: bool = False) -> TableSplits:
-    """Rows by name: iris; or one's own (`own_table`) by its path."""
+    """Rows by name: iris, digits-halves, mnist; or one's own (`own_table`) by its path."""
     if isinstance(name, Path):
         return own_table(name, dtype=dtype, whole=whole)
-    if name != "iris":
-        raise WrongInput(f"there is no table named {name!r}", do="iris, or a path")
-    return iris(dtype)
+    if name not in _SETS:
+        raise WrongInput(f"there is no table named {name!r}", do=f"one of {', '.join(_SETS)}, or a path")
+    return _SETS[name](dtype)
 
 
 def own_table(path: Path, *, dtype: torch.dtype = torch.float64, whole: bool = False) -> TableSplits:
