@@ -13,6 +13,7 @@ GCN, LENET, CGAN, NOTES, GPT1, GPT2, DDPM, CONTINUAL, STYLE, VAE, KMEANS, BACKPR
     for name in "gcn lenet cgan cgan_notes gpt1 gpt2 ddpm continual style_transfer vae kmeans backpropagation".split()
 )
 RESNET = "parity/test_resnet.py::"
+CONVOLUTION = "parity/test_convolution.py::"
 HELLO = "parity/test_hello_rnn.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
@@ -43,6 +44,24 @@ BASICS = [
           "squared_distances(batch.x, model.centre_SKF).argmin(2)",
           "squared_distances(batch.x, model.centre_SKF).argmax(2)",
           (KMEANS + "test_one_step_by_hand", KMEANS + "test_every_start_ends_where_scikit_learn_ends")),
+    Fault("a convolution does not flip its kernel", "methods/basics/convolution.py",
+          "correlate(F.pad(x_BCHW, (edge,) * 4), kernel_OCKK.flip(2, 3))",
+          "correlate(F.pad(x_BCHW, (edge,) * 4), kernel_OCKK)",
+          (CONVOLUTION + "test_direct_is_scipys_and_that_of_frequencies",)),
+    Fault("a product in frequency wraps round", "methods/basics/convolution.py",
+          "size = [n + k - 1 for n, k", "size = [n for n, k",
+          (CONVOLUTION + "test_direct_is_scipys_and_that_of_frequencies",)),
+    Fault("a transposed convolution keeps the kernel as it is", "methods/basics/convolution.py",
+          "kernel_OCKK.flip(2, 3).transpose(0, 1)", "kernel_OCKK.transpose(0, 1)",
+          (CONVOLUTION + "test_transposed_is_torchs_and_the_gradient",)),
+    Fault("as many zeros between neighbours as the stride", "methods/basics/convolution.py",
+          "c, stride * (h - 1) + 1, stride * (w - 1) + 1)\n    stuffed[:, :, ::stride, ::stride]",
+          "c, (stride + 1) * (h - 1) + 1, (stride + 1) * (w - 1) + 1)\n    stuffed[:, :, :: stride + 1, :: stride + 1]",
+          (CONVOLUTION + "test_transposed_is_torchs_and_the_gradient",)),
+    Fault("the kernel lies over the signal unflipped", "methods/basics/convolution.py",
+          "place_N = t - torch.arange(len(f_N), device=f_N.device)",
+          "place_N = torch.arange(len(f_N), device=f_N.device) - t + len(h_K) - 1",
+          (CONVOLUTION + "test_sums_of_overlaps_are_numpys_convolution",)),
 ]  # fmt: skip
 
 GRAPH = [
