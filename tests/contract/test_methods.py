@@ -35,6 +35,7 @@ each = pytest.mark.parametrize("entry", METHODS)
 PARAMETERS = {
     "basics.backpropagation": {"one-weight": 0, "two-layers": 0},
     "basics.kmeans": {"train": 0},
+    "basics.mlp": {"train": 4_810},
     "basics.softmax_regression": {"number": 65, "classes": 650},
     "generative.cgan": {"train": 1_909_615},
     "generative.cgan_notes": {"reader": 61_706, "game": 3_691_754},

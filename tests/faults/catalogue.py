@@ -12,7 +12,7 @@ GCN, LENET, CGAN, NOTES, GPT1, GPT2, DDPM, CONTINUAL, STYLE, VAE, KMEANS, BACKPR
     f"parity/test_{name}.py::"
     for name in "gcn lenet cgan cgan_notes gpt1 gpt2 ddpm continual style_transfer vae kmeans backpropagation".split()
 )
-SOFTMAX = "parity/test_softmax_regression.py::"
+SOFTMAX, MLP = (f"parity/test_{name}.py::" for name in "softmax_regression mlp".split())
 RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
@@ -55,6 +55,15 @@ BASICS = [
     Fault("a number is cut, not rounded", "methods/basics/softmax_regression.py",
           "number_B.round()", "number_B.floor()",
           (SOFTMAX + "test_a_number_is_read_as_the_nearest_class",)),
+    Fault("squares against the class's number", "methods/basics/mlp.py",
+          "F.one_hot(label, y.shape[1])", "label[:, None]",
+          (MLP + PARITY, MLP + "test_squared_error_counts_mistakes_and_predicts_shares")),
+    Fault("the activation is always ReLU", "methods/basics/mlp.py",
+          "ACTIVATIONS[activation]()", "nn.ReLU()",
+          (MLP + PARITY,)),
+    Fault("raw pixels are divided once more", "methods/basics/mlp.py",
+          'std=[1 / 255] if normalize == "none" else [1.0]', "std=[1.0]",
+          (MLP + "test_pixels_are_what_normalize_says[none-78-96]",)),
 ]  # fmt: skip
 
 GRAPH = [
