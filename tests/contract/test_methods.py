@@ -35,6 +35,8 @@ each = pytest.mark.parametrize("entry", METHODS)
 PARAMETERS = {
     "basics.backpropagation": {"one-weight": 0, "two-layers": 0},
     "basics.kmeans": {"train": 0},
+    "basics.pseudo_label": {"supervised": 7_510, "fed-back": 7_510},
+    "basics.reinforcement": {"value-iteration": 0, "reinforce": 55},
     "basics.rules_against_learning": {"rules": 0, **{f"learn-{n}": 9 for n in (3, 6, 15, 30, 60, 90)}},
     "generative.cgan": {"train": 1_909_615},
     "generative.cgan_notes": {"reader": 61_706, "game": 3_691_754},

@@ -15,6 +15,7 @@ GCN, LENET, CGAN, NOTES, GPT1, GPT2, DDPM, CONTINUAL, STYLE, VAE, KMEANS, BACKPR
 RESNET = "parity/test_resnet.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
 RULED = "parity/test_rules_against_learning.py::"
+PSEUDO, REINFORCE = "parity/test_pseudo_label.py::", "parity/test_reinforcement.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -22,6 +23,27 @@ PARITY = "test_outputs_gradients_and_step"
 
 
 BASICS = [
+    Fault("what is fed back weighs in full from the first step", "methods/basics/pseudo_label.py",
+          "full * ((t - rise[0]) / max(1e-9, rise[1] - rise[0])).clamp(0, 1)", "full + 0 * t",
+          (PSEUDO + "test_the_weight_of_what_is_fed_back",)),
+    Fault("the net is fed the class that it holds for unlikeliest", "methods/basics/pseudo_label.py",
+          "entropy(fed, fed.argmax(1))", "entropy(fed, fed.argmin(1))",
+          (PSEUDO + PARITY,)),
+    Fault("images without labels keep them", "methods/basics/pseudo_label.py",
+          "torch.full_like(hidden.label, UNKNOWN)", "hidden.label.clone()",
+          (PSEUDO + "test_labels_are_hidden_and_as_many_of_each_class_are_told",)),
+    Fault("REINFORCE goes by what has been, not by what is to come", "methods/basics/reinforcement.py",
+          "for reward_B in self.reward_TB.flip(0):", "for reward_B in self.reward_TB:",
+          (REINFORCE + "test_the_expected_gradient_is_that_of_the_exact_return", REINFORCE + "test_returns_by_hand")),
+    Fault("a later step is not discounted in the gradient", "methods/basics/reinforcement.py",
+          "-(discount_T1 * advantage_TB", "-(advantage_TB",
+          (REINFORCE + "test_the_expected_gradient_is_that_of_the_exact_return",)),
+    Fault("value iteration takes the mean of the moves", "methods/basics/reinforcement.py",
+          "model.value_S.device)).amax(1)", "model.value_S.device)).mean(1)",
+          (REINFORCE + "test_each_field_is_worth_what_the_figure_says",)),
+    Fault("a slip turns the agent around", "methods/basics/reinforcement.py",
+          "((0, 0.8), (1, 0.1), (-1, 0.1))", "((0, 0.8), (2, 0.2))",
+          (REINFORCE + "test_a_move_goes_as_meant_or_at_a_right_angle",)),
     Fault("the rules read the sepal", "methods/basics/rules_against_learning.py",
           "PETAL_LENGTH, PETAL_WIDTH = 2, 3", "PETAL_LENGTH, PETAL_WIDTH = 0, 1",
           (RULED + "test_the_rules",)),
