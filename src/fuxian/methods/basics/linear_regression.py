@@ -167,7 +167,7 @@ class Descent(Regression):
         least = torch.stack([best.w[0], best.b]).detach().cpu()
         low, high = (f(torch.cat([path, least[None]]), 0) for f in (torch.amin, torch.amax))
         low, high = low - 0.15 * (high - low) - 0.1, high + 0.15 * (high - low) + 0.1
-        w, b = (torch.linspace(*ends.tolist(), 121, dtype=torch.float64) for ends in torch.stack([low, high], 1))
+        w, b = (torch.linspace(float(s), float(e), 121, dtype=torch.float64) for s, e in zip(low, high, strict=True))
         x_N, y_N = batch.x[:, 0].cpu(), batch.label.cpu()
         cost = self.cost((w[None, :, None] * x_N + b[:, None, None] - y_N).square())
         drawing, axes = figures.figure(height=330)
