@@ -288,7 +288,7 @@ def test_colour_only_where_it_is_wanted(outside: Fuxian) -> None:
 def test_without_utf8_the_marks_are_ascii(outside: Fuxian) -> None:
     code, out, err = outside("-m", "fuxian", "list", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
     assert (code, err) == (0, "")
-    assert "+ holds  ! short  ~ in part  o comparison, measured, at scale  - not yet" in out
+    assert "+ holds  ! short  ~ in part  o no verdict  - not yet" in out
     code, _, err = outside("-m", "fuxian", "run", "línea.py", PYTHONIOENCODING="ascii")
     assert (code, err) == (2, "fuxian: there is no file l?nea.py; the nearest is line.py\n")
 

@@ -207,7 +207,7 @@ def published_code(entry: Entry) -> str:
 
 
 def _legend() -> str:
-    words = dict(ok="holds", short="short", part="in part", scale="comparison, measured, at scale", none="not yet")
+    words = dict(ok="holds", short="short", part="in part", scale="no verdict", none="not yet")
     return "  ".join(f"{MARKS[mark]} {word}" for mark, word in words.items())
 
 
