@@ -199,6 +199,7 @@ def measure(work: Work, pairs: int, threads: int) -> dict[str, Any]:
     Without pairs nothing is timed, and the sides are compared only.
     """
     from fuxian import catalog  # not at the top: a peer's environment may be without it
+    from fuxian.engine.device import processor
     from fuxian.proof.record import method_hash
 
     record = {
@@ -258,15 +259,6 @@ def compared(ours: Tensor, peer: Tensor) -> float:
         raise NotTheSame(f"one side shows {tuple(ours.shape)} numbers, the other {tuple(peer.shape)}")
     assert peer.abs().max() > 0, "nothing but zeros: they show nothing"
     return float((ours - peer).abs().max() / peer.abs().max())
-
-
-def processor() -> str:
-    """The name of this machine's processor, where it is told."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 @dataclass(frozen=True)

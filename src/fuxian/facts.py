@@ -25,7 +25,8 @@ class Claim:
 
     `metric` is a run's metric (`test/accuracy`, or a key that the recipe returns), `value` and `tolerance` are in its
     unit (fractions, not percent). The mean over `seeds` runs is *reproduced* when it is not worse than `value` by more
-    than `tolerance`. `knobs` are differences from the recipe's defaults.
+    than `tolerance`; an exact one, better="equal", when it is not off by more on either side. `knobs` are differences from
+    the recipe's defaults.
 
     `comparison` says in words how our setting differs from the published one: then there is no verdict, only two
     numbers. `needs` says what was not at hand (hardware, weights, data): then it reads *at scale only*. Where no number
@@ -37,7 +38,7 @@ class Claim:
     where: str
     seeds: int
     tolerance: float = 0.0
-    better: Literal["higher", "lower"] = "higher"
+    better: Literal["higher", "lower", "equal"] = "higher"
     knobs: dict[str, Any] = field(default_factory=dict)
     comparison: str = ""
     needs: str = ""

@@ -37,7 +37,7 @@ def is_share(metric: str) -> bool:
 def better(metric: str, claims: Iterable[Claim] = ()) -> Literal["higher", "lower"]:
     """Which values of a metric are better: by a claim that names it, else by its last word: of `val/loss` the lower."""
     for claim in claims:
-        if claim.metric == metric:
+        if claim.metric == metric and claim.better != "equal":
             return claim.better
     return "lower" if _word(metric) in _LOWER else "higher"
 

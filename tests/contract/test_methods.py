@@ -23,6 +23,7 @@ from fuxian.data.text import by_character, python_topics
 from fuxian.engine.players import Player
 from fuxian.engine.run import Run
 from fuxian.evaluation import batches
+from fuxian.numbers import better
 from fuxian.optim import signed
 
 from .. import kills
@@ -78,7 +79,8 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
 
 def goal(entry: catalog.Entry) -> str:
     """What a method gets better at: its first claim's metric; `-` where lower is better."""
-    return "-" * (entry.claims[0].better == "lower") + entry.claims[0].metric
+    metric = entry.claims[0].metric
+    return "-" * (better(metric, entry.claims) == "lower") + metric
 
 
 def stages(of: Run) -> list[dict[str, Any]]:

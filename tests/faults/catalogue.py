@@ -608,7 +608,10 @@ DATA = [
 
 PROOF = [
     Fault("a verdict in the wrong direction", "proof/claims.py",
-          'gap if claim.better == "higher" else -gap', "gap",
+          '"lower": -gap', '"lower": gap',
+          (CLAIMS + "test_words",)),
+    Fault("an exact number may be off on one side", "proof/claims.py",
+          '"equal": -abs(gap)', '"equal": gap',
           (CLAIMS + "test_words",)),
     Fault("a verdict without its tolerance", "proof/claims.py",
           "edge = claim.tolerance +", "edge =",

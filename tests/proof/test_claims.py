@@ -16,6 +16,7 @@ from fuxian.proof.claims import matching, verdict
 
 HIGHER = Claim("test/accuracy", 0.815, where="Table 2", tolerance=0.010, seeds=3)
 LOWER = Claim("test/error", 0.0095, where="Fig. 9", tolerance=0.0010, seeds=3, better="lower")
+EXACT = Claim("w", 1.8428, where="by arithmetic", tolerance=5e-5, seeds=3, better="equal")
 UNPUBLISHED = Claim("style", None, where="no number is published", seeds=3, better="lower")
 
 
@@ -36,6 +37,9 @@ UNPUBLISHED = Claim("style", None, where="no number is published", seeds=3, bett
         (LOWER, [0.0106] * 3, "short", "short"),
         (LOWER, [0.0084] * 3, "above", "ok"),
         (replace(LOWER, tolerance=0.0), [0.0095] * 3, "reproduced", "ok"),
+        (EXACT, [1.84281] * 3, "reproduced", "ok"),
+        (EXACT, [1.8420] * 3, "short", "short"),
+        (EXACT, [1.8430] * 3, "short", "short"),  # on the other side, too
         (replace(HIGHER, needs="a GPU"), [], "at scale only", "scale"),
         (replace(HIGHER, needs="a GPU"), [0.815] * 3, "reproduced", "ok"),  # then it was at hand
         (replace(HIGHER, comparison="half the data"), [0.815] * 3, "comparison", "scale"),

@@ -39,9 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 a check failed, 2 to 6 as in `fuxian.errors`, 70 a bug."""
     words = list(sys.argv[1:] if argv is None else argv)
     code = _guarded(words, Terminal("--json" in words))
-    if (
-        launched()
-    ):  # of several processes one that ends before the others is torn down in the midst of its threads, by chance
+    if launched():  # one process that ends before the others would be torn down in the midst of its threads, by chance
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -35,18 +35,20 @@ def verify(words: Sequence[str], terminal: Terminal) -> int:
     entry = catalog.find(options.method)
     if not entry.module:
         raise WrongInput(f"{entry.called} is a file of your own; verify records the claims of methods that ship")
-    chosen = _chosen(entry, options.claim)
-    alone = options.claim is not None and len(chosen) == 1
-    if not alone and all(claim.needs for claim in chosen):
+    from fuxian.proof.verify import at_hand
+
+    chosen = None if options.claim is None else _chosen(entry, options.claim)
+    runnable = at_hand(entry, chosen)
+    if not runnable:
         do = f"fuxian verify {entry.name} --claim 1, where it is at hand; fuxian info {entry.name} says what it needs"
         raise WrongInput(f"{entry.name} has no claim that can be run here", do=do)
-    total = sum(claim.seeds for claim in chosen if alone or not claim.needs)
+    total = sum(claim.seeds for claim in runnable)
     title = f"{entry.paper.title} ({cited(entry.paper)})" if entry.paper else entry.title
     with telling(entry, terminal), Progress(terminal, title, total, brief=True) as watch:
         from fuxian.proof.record import results_folder
         from fuxian.proof.verify import verify as prove
 
-        judged = prove(entry, chosen if options.claim else None, watch=watch)
+        judged = prove(entry, chosen, watch=watch)
     record = results_folder() / f"{entry.key}.json"
     if terminal.wants_json:
         rows = [

@@ -98,7 +98,7 @@ def _word(claim: Claim, values: Sequence[float], gap: float) -> Word:
         return "in part"
     if not isfinite(gap):
         return "short"
-    ahead = gap if claim.better == "higher" else -gap
+    ahead = {"higher": gap, "lower": -gap, "equal": -abs(gap)}[claim.better]
     edge = claim.tolerance + 1e-9 * max(abs(claim.value), claim.tolerance)  # 0.815 - 0.805 > 0.01 in floats
     return "above" if ahead > edge else "short" if ahead < -edge else "reproduced"
 

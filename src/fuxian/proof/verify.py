@@ -18,19 +18,24 @@ from fuxian.proof.fresh import first_losses
 from fuxian.proof.record import method_hash, record_claim
 
 
-def verify(entry: Entry, claims: Sequence[Claim] | None = None, *, watch: Watch | None = None) -> list[Verdict]:
-    """Runs every claim that can be run here, records it, and returns a verdict on each, in the method's order.
+def at_hand(entry: Entry, claims: Sequence[Claim] | None) -> list[Claim]:
+    """Those of the wanted `claims` (None: all) that can be run here: what a single one needs is taken to be at hand."""
+    if claims is not None and len(claims) == 1:
+        return list(claims)
+    return [claim for claim in (entry.claims if claims is None else claims) if not claim.needs]
 
-    `claims` are those that are wanted; what a single one needs is then taken to be at hand.
+
+def verify(entry: Entry, claims: Sequence[Claim] | None = None, *, watch: Watch | None = None) -> list[Verdict]:
+    """Runs every claim that is `at_hand`, records it, and returns a verdict on each, in the method's order.
 
     The runs of one setting are in `verify-<setting>-<hash of the method's file>`: claims with the same knobs share them,
     finished seeds are not run again, and a stopped verification goes on. Raises WrongInput where a claim's metric is not
     measured.
     """
     judged = []
-    alone = claims is not None and len(claims) == 1
+    runnable = at_hand(entry, claims)
     for claim in entry.claims if claims is None else claims:
-        if claim.needs and not alone:
+        if claim not in runnable:
             judged.append(verdict(claim, []))
             continue
         runs = _runs(entry, claim, watch)

@@ -35,8 +35,8 @@ CLAIMS = [
     Claim("test/composition_gap", 0.0, where="the notes: CrossEntropyLoss = log_softmax + NLLLoss", seeds=1,
           better="lower"),
     Claim("outlier/squared", 9.0, where="ten sevens, one read as 97: the mean moves by 90 / 10", seeds=1, tolerance=1e-6,
-          better="lower"),
-    Claim("outlier/absolute", 0.0, where="ten sevens, one read as 97: the median stays", seeds=1, better="lower"),
+          better="equal"),
+    Claim("outlier/absolute", 0.0, where="ten sevens, one read as 97: the median stays", seeds=1, better="equal"),
     Claim("number/test/accuracy", None, where="digits as a number: nobody publishes it", seeds=5),
 ]  # fmt: skip
 QUICK = dict(data="digits", steps=300)
