@@ -27,14 +27,17 @@ from fuxian.optim import sgd
 PAPER = None
 SOURCE = "the notes, sec. 4: linear regression in PyTorch"
 CLAIMS = [  # exact: tolerances are half of the last digit
-    Claim("at_4", 7.7285, where="the notes, sec. 4, x = 4: 100 epochs by arithmetic", tolerance=5e-5, seeds=1, better="equal"),
-    Claim("w", 1.8428, where="the notes, sec. 4, weight: 100 epochs by arithmetic", tolerance=5e-5, seeds=1, better="equal"),
+    Claim("at_4", 7.7285, where="the notes, sec. 4, x = 4: 100 epochs by arithmetic", tolerance=5e-5, seeds=1,
+          better="equal"),
+    Claim("w", 1.8428, where="the notes, sec. 4, weight: 100 epochs by arithmetic", tolerance=5e-5, seeds=1,
+          better="equal"),
     Claim("b", 0.3575, where="the notes, sec. 4, bias: 100 epochs by arithmetic", tolerance=5e-5, seeds=1, better="equal"),
     Claim("w", 1.7451, where="the mean in place of the notes' sum, by arithmetic", tolerance=5e-5, seeds=1, better="equal",
           knobs=dict(loss="mean")),
     Claim("b", 0.5795, where="the mean in place of the notes' sum, by arithmetic", tolerance=5e-5, seeds=1, better="equal",
           knobs=dict(loss="mean")),
-    Claim("at_4", 8.0, where="the notes, sec. 4, at last", tolerance=1e-6, seeds=1, better="equal", knobs=dict(epochs=3000)),
+    Claim("at_4", 8.0, where="the notes, sec. 4, at last", tolerance=1e-6, seeds=1,
+          better="equal", knobs=dict(epochs=3000)),
     Claim("w", 2.0, where="the notes, sec. 4, at last", tolerance=1e-6, seeds=1, better="equal", knobs=dict(epochs=3000)),
     Claim("b", 0.0, where="the notes, sec. 4, at last", tolerance=1e-6, seeds=1, better="equal", knobs=dict(epochs=3000)),
     Claim("test/mse", 2548.07, where="scikit-learn, Ordinary Least Squares", tolerance=0.005, seeds=1, better="equal"),
