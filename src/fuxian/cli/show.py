@@ -279,7 +279,7 @@ def claims(judged: Sequence[Verdict]) -> Table:
         table.add_row(
             coloured(f"{MARKS[one.mark]} {one.word if one.word == 'measured' else sentence(one)}"),
             coloured(_ours(one)),
-            coloured(scaled.with_unit(scaled.value(one.claim.value))),
+            NONE if one.claim.value is None else coloured(scaled.with_unit(scaled.value(one.claim.value))),
             coloured(scaled.gap(one.gap)),
             str(len(one.values) or NONE),
             coloured("; ".join(filter(None, [where, why.get(one.word, "")]))),
