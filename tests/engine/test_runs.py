@@ -311,6 +311,16 @@ def test_moments_go_on_from_the_stage_before_where_they_are_asked_to(carries: bo
     assert together is carries
 
 
+def test_moments_that_were_not_kept_are_missed(tmp_path: Path) -> None:
+    def recipe() -> Iterator[Stage]:
+        model = toys.mlp()
+        for name, carries in (("one", False), ("two", True)):
+            yield Stage(model, toys.rows(), toys.Classify(), adam(0.01, carries=carries), steps=2, name=name)
+
+    with pytest.raises(ContractError, match="stage two carries on, and the stage before kept no moments of it"):
+        toys.play(recipe, tmp_path)
+
+
 def test_moments_do_not_go_on_to_other_weights(tmp_path: Path) -> None:
     def recipe() -> Iterator[Stage]:
         for name, model in (("one", toys.mlp()), ("two", nn.Sequential(toys.mlp(), nn.Linear(3, 3)))):

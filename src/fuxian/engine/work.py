@@ -20,7 +20,7 @@ from fuxian.engine.folder import RunFolder
 from fuxian.engine.running import Running, Settings
 from fuxian.engine.signals import CODES, Signals, Stopped
 from fuxian.engine.watch import Watch
-from fuxian.errors import DataMissing, FuxianError, Interrupted, NotFinite, OutOfRoom, RunUnusable
+from fuxian.errors import ContractError, DataMissing, FuxianError, Interrupted, NotFinite, OutOfRoom, RunUnusable
 
 
 def work(
@@ -33,7 +33,7 @@ def work(
         played: list[str] = []
         counts: dict[str, dict[str, float]] = {}
         log_ends = 0  # where the log of the finished stages ends
-        carried: dict[str, Any] = {}  # what players of the last stage hand on
+        carried: dict[str, Any] | None = None  # what players of the last stage hand on
 
         def play(stage: Stage, name: str) -> judge.Result:
             nonlocal log_ends, carried
@@ -67,9 +67,17 @@ def work(
 
 
 def train_stage(
-    running: Running, carried: Mapping[str, Any], info: dict[str, Any], log_began: int, signals: Signals, watch: Watch
+    running: Running,
+    carried: Mapping[str, Any] | None,
+    info: dict[str, Any],
+    log_began: int,
+    signals: Signals,
+    watch: Watch,
 ) -> dict[str, Any]:
-    """Trains, judges and draws a stage, and writes what it came to. `carried` is what the last one's players hand on."""
+    """Trains, judges and draws a stage, and writes what it came to.
+
+    `carried` is what the last one's players hand on, None at the first. Raises ContractError where it lacks what is asked.
+    """
     folder, name = running.folder, running.name
     check_data(running.data, name, info, folder.path)
     saved, damaged = folder.newest(name)
@@ -81,8 +89,14 @@ def train_stage(
     else:
         folder.cut_log(log_began)
         for player in running.players.values():
-            if player.spec.carries and player.name in carried:
-                player.carry(carried[player.name])
+            if carried is None or not player.spec.carries:
+                continue
+            if player.name not in carried:
+                raise ContractError(
+                    f"player {player.name} of stage {name} carries on, and the stage before kept no moments of it",
+                    do="give its optimizer there carries=True, too",
+                )
+            player.carry(carried[player.name])
     record = _stage_record(running, next((r for r in info["stages"] if r["name"] == name), {}))
     info["stages"] = [r for r in info["stages"] if r["name"] != name] + [record]
     folder.write_info(info)
