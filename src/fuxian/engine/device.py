@@ -72,7 +72,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     found: dict[str, Any] = {
         "system": f"{platform.system()} {platform.release()}",
         "processor": platform.machine(),
-        "model": _processor(),
+        "model": processor(),
         "vectors": torch.backends.cpu.get_cpu_capability(),  # which kernels torch picks: others round differently
         "cores": os.cpu_count(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
@@ -82,7 +82,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     return found
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name, where the system tells it."""
     with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
