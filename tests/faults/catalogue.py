@@ -17,6 +17,7 @@ SOFTMAX = "parity/test_softmax_regression.py::"
 RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
 DESCENT = "parity/test_gradient_descent.py::"
 HELLO = "parity/test_hello_rnn.py::"
+INFORMATION = "parity/test_information.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
 RULED = "parity/test_rules_against_learning.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
@@ -53,6 +54,16 @@ BASICS = [
     Fault("the pushes do not cancel", "methods/basics/gradient_descent.py",
           "[0, -1], [0, 1]]", "[0, -1], [0, 1.5]]",
           (DESCENT + "test_all_examples_stay_on_the_ridge_and_one_leaves_it",)),
+    Fault("KL as the notes have it", "methods/basics/information.py",
+          "return cross_entropy(p_N, q_N) - entropy(p_N)", "return -cross_entropy(p_N, q_N)",
+          (INFORMATION + "test_the_sign_is_not_that_of_the_notes",
+           INFORMATION + "test_entropies_and_divergences_are_those_of_torch")),
+    Fault("half of the logarithm of the determinants is lost", "methods/basics/information.py",
+          "far_D.square().sum() - len(mean_D)) + logs", "far_D.square().sum() - len(mean_D) + logs)",
+          (INFORMATION + "test_gaussian_kl_is_its_integral_and_its_mean_over_samples",)),
+    Fault("both fits take the forward KL", "methods/basics/information.py",
+          'if name == "covering" else (log_q, log_p)', "if name else (log_q, log_p)",
+          (INFORMATION + "test_losses_are_the_two_divergences_of_the_points",)),
     Fault("an empty cluster goes to the origin", "methods/basics/kmeans.py",
           "torch.where(count_SK1 > 0, mean_SKF, model.centre_SKF)", "mean_SKF",
           (KMEANS + "test_one_step_by_hand",)),
