@@ -94,6 +94,32 @@ def figure(width: float = 430, height: float = 250) -> tuple[Figure, Axes]:
     return drawing, axes
 
 
+def panels(names: Sequence[tuple[str, str]], *, across: int = 3, height: float = 150) -> tuple[Figure, list[Axes]]:
+    """Small axes in one figure, `across` in a row, each `height` points high: one for each `(x, y)`, quantities and units.
+
+    `named` puts what is drawn in the first of them above all.
+    """
+    with mpl.rc_context(_STYLE):
+        across = min(across, len(names))
+        down = -(-len(names) // across)
+        drawing, whole = figure(height=30 + height * down)
+        whole.remove()
+        found = [drawing.add_subplot(down, across, place + 1) for place in range(len(names))]
+        for axes, (x, y) in zip(found, names, strict=True):
+            axes.set_title(y, loc="left", fontsize=9, color=PALETTE["soft"])
+            axes.set_xlabel(x, loc="right", fontsize=9)
+            axes.tick_params(labelsize=9, length=0)
+    return drawing, found
+
+
+def named(drawing: Figure) -> Figure:
+    """The same figure, with the names of what its first axes show above it."""
+    with mpl.rc_context(_STYLE):
+        shown = drawing.axes[0].get_legend_handles_labels()
+        drawing.legend(*shown, loc="outside upper left", ncols=4, frameon=False, handlelength=2, columnspacing=1.2)
+    return drawing
+
+
 def lines(
     series: Mapping[str, tuple[Values, Values]], *, x: str = "", y: str = "", log: bool = False, height: float = 250
 ) -> Figure:
@@ -156,9 +182,11 @@ def scatter(
 ) -> Figure:
     """Points (n, 2) coloured by label (n,), each group named at its median; the axes have no scale, only the plane has.
 
+    Points (n, 1) lie on a line.
     Groups beyond the eighth have the colours of the first, as squares.
     """
     where, group = _array(points), _array(labels).astype(int)
+    where = np.pad(where, [(0, 0), (0, 2 - where.shape[1])])
     with mpl.rc_context(_STYLE):
         drawing, axes = figure(height=330)
         for i, name in enumerate(names):

@@ -18,6 +18,7 @@ RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
 DESCENT = "parity/test_gradient_descent.py::"
 HELLO = "parity/test_hello_rnn.py::"
 INFORMATION = "parity/test_information.py::"
+PCA = "parity/test_pca.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
 RULED = "parity/test_rules_against_learning.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
@@ -90,6 +91,15 @@ BASICS = [
     Fault("the test has the first patients", "data/tabular.py",
           "Table(x[-20:], progression[-20:])", "Table(x[:20], progression[:20])",
           (LINEAR + "test_the_closed_form_is_that_of_numpy_and_of_scikit_learn[columns0]",)),
+    Fault("components of the least variance", "methods/basics/pca.py",
+          "plane_FD @ turn_DD.flip(1)", "plane_FD @ turn_DD",
+          (PCA + "test_components_are_those_of_scikit_learn",)),
+    Fault("components of points that are not centred", "methods/basics/pca.py",
+          "apart_NF = x_NF - x_NF.mean(0)", "apart_NF = x_NF",
+          (PCA + "test_one_step_by_hand", PCA + "test_components_are_those_of_scikit_learn")),
+    Fault("the classifier knows its last batch only", "methods/basics/pca.py",
+          "self.gram_TT += t_NT.T @ t_NT", "self.gram_TT.copy_(t_NT.T @ t_NT)",
+          (PCA + "test_the_classifier_is_least_squares_on_the_polynomial",)),
     Fault("softmax over the batch", "methods/basics/softmax_regression.py",
           "return e_BC / e_BC.sum(1, keepdim=True)", "return e_BC / e_BC.sum(0, keepdim=True)",
           (SOFTMAX + PARITY, SOFTMAX + "test_a_logit_of_a_thousand_is_no_infinity")),
