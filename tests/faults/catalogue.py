@@ -16,6 +16,7 @@ LINEAR = "parity/test_linear_regression.py::"
 SOFTMAX = "parity/test_softmax_regression.py::"
 RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
 DESCENT = "parity/test_gradient_descent.py::"
+MLP = "parity/test_mlp.py::"
 HELLO = "parity/test_hello_rnn.py::"
 INFORMATION = "parity/test_information.py::"
 PCA = "parity/test_pca.py::"
@@ -100,6 +101,19 @@ BASICS = [
     Fault("the classifier knows its last batch only", "methods/basics/pca.py",
           "self.gram_TT += t_NT.T @ t_NT", "self.gram_TT.copy_(t_NT.T @ t_NT)",
           (PCA + "test_the_classifier_is_least_squares_on_the_polynomial",)),
+    Fault("squares against the class's number", "methods/basics/mlp.py",
+          "F.one_hot(label, y.shape[1])", "label[:, None]",
+          (MLP + PARITY, MLP + "test_squared_error_counts_mistakes_and_predicts_shares")),
+    Fault("the activation is always ReLU", "methods/basics/mlp.py",
+          "ACTIVATIONS[activation]()", "nn.ReLU()",
+          (MLP + PARITY,)),
+    Fault("dropout once, after all hidden layers", "methods/basics/mlp.py",
+          "super().__init__(*layers, nn.Linear",
+          "super().__init__(*(x for x in layers if not isinstance(x, nn.Dropout)), nn.Dropout(dropout), nn.Linear",
+          (MLP + "test_dropout_follows_every_hidden_layer",)),
+    Fault("raw pixels are divided once more", "methods/basics/mlp.py",
+          'std=[1 / 255] if normalize == "none" else [1.0]', "std=[1.0]",
+          (MLP + "test_pixels_are_what_normalize_says[none-78-96]",)),
     Fault("softmax over the batch", "methods/basics/softmax_regression.py",
           "return e_BC / e_BC.sum(1, keepdim=True)", "return e_BC / e_BC.sum(0, keepdim=True)",
           (SOFTMAX + PARITY, SOFTMAX + "test_a_logit_of_a_thousand_is_no_infinity")),
