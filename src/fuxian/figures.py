@@ -160,7 +160,7 @@ def landscape(
     """
     with mpl.rc_context(_STYLE):
         drawing, axes = figure(height=350)
-        level = np.quantile(_array(height), np.linspace(0.01, 0.96, 9))
+        level = np.quantile(_array(height), np.linspace(0.04, 0.96, 9))
         axes.contour(
             _array(across), _array(up), _array(height), np.unique(level), colors=PALETTE["rule"], linewidths=0.8, zorder=0
         )
@@ -173,7 +173,7 @@ def landscape(
         axes.set_ylabel(y, loc="top")
         axes.set_xlabel(x, loc="right")
         axes.spines["left"].set_visible(True)
-        drawing.legend(loc="outside upper left", ncols=4, frameon=False, handlelength=3, columnspacing=1.2)
+        drawing.legend(loc="outside upper left", ncols=4, frameon=False, handlelength=2.4, columnspacing=1)
     return drawing
 
 

@@ -41,6 +41,7 @@ PARAMETERS = {
     "basics.linear_regression": {"descent": 2, "diabetes": 2},
     "basics.pca": {"components": 0, "classifier": 0},
     "basics.mlp": {"train": 4_810},
+    "basics.optimizers": {"ravine": 14, "race": 7 * 650},
     "basics.rules_against_learning": {"rules": 0, **{f"learn-{n}": 9 for n in (3, 6, 15, 30, 60, 90)}},
     "basics.softmax_regression": {"number": 65, "classes": 650},
     "generative.cgan": {"train": 1_909_615},

@@ -20,6 +20,7 @@ MLP = "parity/test_mlp.py::"
 HELLO = "parity/test_hello_rnn.py::"
 INFORMATION = "parity/test_information.py::"
 PCA = "parity/test_pca.py::"
+OPTIMIZERS = "parity/test_optimizers.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
 RULED = "parity/test_rules_against_learning.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
@@ -114,6 +115,24 @@ BASICS = [
     Fault("raw pixels are divided once more", "methods/basics/mlp.py",
           'std=[1 / 255] if normalize == "none" else [1.0]', "std=[1.0]",
           (MLP + "test_pixels_are_what_normalize_says[none-78-96]",)),
+    Fault("Adam's second moment is not corrected for its beginning", "methods/basics/optimizers.py",
+          's["v"] / (1 - beta2**t)', 's["v"]',
+          (OPTIMIZERS + "test_a_hundred_steps_of_every_rule_equal_torch",)),
+    Fault("Nesterov's gradient is taken where the weights are", "methods/basics/optimizers.py",
+          'w += momentum * s["v"] - lr * g', 'w += s["v"]',
+          (OPTIMIZERS + "test_a_hundred_steps_of_every_rule_equal_torch", OPTIMIZERS + "test_two_steps_by_hand")),
+    Fault("Adadelta's numerator is of this step", "methods/basics/optimizers.py",
+          '(s["step2"] + eps).sqrt()', '(s["step2"] * rho + (1 - rho) * g**2 + eps).sqrt()',
+          (OPTIMIZERS + "test_two_steps_by_hand",)),
+    Fault("decay is left out", "methods/basics/optimizers.py",
+          'w.grad + group["weight_decay"] * w', "w.grad",
+          (OPTIMIZERS + "test_decay_is_l2",)),
+    Fault("the rates of the race fall with t, not its root", "methods/basics/optimizers.py",
+          "(step + 1) ** -0.5", "(step + 1) ** -1.0",
+          (OPTIMIZERS + "test_adadeltas_rate_is_its_own",)),
+    Fault("the models of the race begin apart", "methods/basics/optimizers.py",
+          "deepcopy(start) for name", "type(start)(start.in_features, start.out_features) for name",
+          (OPTIMIZERS + "test_all_begin_alike_and_go_down",)),
     Fault("softmax over the batch", "methods/basics/softmax_regression.py",
           "return e_BC / e_BC.sum(1, keepdim=True)", "return e_BC / e_BC.sum(0, keepdim=True)",
           (SOFTMAX + PARITY, SOFTMAX + "test_a_logit_of_a_thousand_is_no_infinity")),
