@@ -47,6 +47,7 @@ PARAMETERS = {
     "graph.gcn": {"train": 576},
     "language.gpt1": {"pretrain": 84_800, "fine-tune": 84_930},
     "language.gpt2": {"train": 102_720 + 64 * by_character(python_topics(), 64).vocabulary},  # not the same in each Python
+    "language.parameter_count": {"parts": 0, "sizes": 0, "published": 0},
     "representation.continual": {f"task-{t}": 17_610 for t in range(1, 6)},
     "sequence.hello_rnn": {"train": 50 * 40},
     "vision.adversarial": {"train": 650},
@@ -227,11 +228,15 @@ def test_an_example_in_two_splits_is_found() -> None:
 @pytest.mark.slow
 @each
 def test_the_quick_setting_is_quick_and_learns(entry: catalog.Entry, short: Callable[..., Run]) -> None:
-    """It is better, by what it claims or says that it learns, than after one step."""
+    """It is better, by what it claims or says that it learns, than after one step; what only computes is right."""
     began = time.process_time()
     made = short(entry, limit=None)
     assert time.process_time() - began < 30
     assert torch.get_num_threads() == 1
+    if not any(stage["steps"] for stage in stages(made)):
+        claim = entry.claims[0]
+        assert made.metrics[claim.metric] == pytest.approx(claim.value, abs=claim.tolerance)
+        return
     metric, sign = signed(goal(entry))
     before, after = short(entry, limit=1).metrics[metric], made.metrics[metric]
     assert sign * after > sign * before
