@@ -35,6 +35,7 @@ each = pytest.mark.parametrize("entry", METHODS)
 # Weights of each stage's model in the quick setting.
 PARAMETERS = {
     "basics.backpropagation": {"one-weight": 0, "two-layers": 0},
+    "basics.convolution": {"overlap": 0, "edges": 9},
     "basics.gradient_descent": {"batch": 2, "mini-batch": 2, "single": 2, "rates": 8, "ridge": 2, "noise": 2},
     "basics.kmeans": {"train": 0},
     "basics.linear_regression": {"descent": 2, "diabetes": 2},
@@ -134,7 +135,7 @@ def test_every_trainable_weight_gets_a_gradient(
     entry: catalog.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without: dict[tuple[int, str], str] = {}
-    step = Player.step
+    after_step = Player.after_step  # of L-BFGS too, which steps by itself
 
     def noted(player: Player) -> None:
         for name, weight in player.named.items():
@@ -144,10 +145,10 @@ def test_every_trainable_weight_gets_a_gradient(
             else:
                 without.setdefault(key, f"{name} of player {player.name}")
         players.append(player)  # so that no other is given its id
-        step(player)
+        after_step(player)
 
     players: list[Player] = []
-    monkeypatch.setattr(Player, "step", noted)
+    monkeypatch.setattr(Player, "after_step", noted)
     made = run(entry.key, quick=True, limit=6, parent=tmp_path)
     assert not [name for name in without.values() if name]
     assert bool(without) == any(stage["players"] for stage in stages(made))

@@ -16,6 +16,7 @@ LINEAR = "parity/test_linear_regression.py::"
 SOFTMAX = "parity/test_softmax_regression.py::"
 RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
 DESCENT = "parity/test_gradient_descent.py::"
+CONVOLUTION = "parity/test_convolution.py::"
 COUNT = "parity/test_parameter_count.py::"
 HELLO = "parity/test_hello_rnn.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
@@ -45,6 +46,28 @@ BASICS = [
     Fault("momentum forgets the step before", "methods/basics/backpropagation.py",
           "delta.mul_(self.momentum)", "delta.zero_()",
           (BACKPROPAGATION + "test_gradients_and_a_hundred_sweeps_equal_autograd",)),
+    Fault("a convolution does not flip its kernel", "methods/basics/convolution.py",
+          "correlate(F.pad(x_BCHW, (edge,) * 4), kernel_OCKK.flip(2, 3))",
+          "correlate(F.pad(x_BCHW, (edge,) * 4), kernel_OCKK)",
+          (CONVOLUTION + "test_direct_is_scipys_and_that_of_frequencies",)),
+    Fault("a product in frequency wraps round", "methods/basics/convolution.py",
+          "size = [n + k - 1 for n, k", "size = [n for n, k",
+          (CONVOLUTION + "test_direct_is_scipys_and_that_of_frequencies",)),
+    Fault("a transposed convolution keeps the kernel as it is", "methods/basics/convolution.py",
+          "kernel_OCKK.flip(2, 3).transpose(0, 1)", "kernel_OCKK.transpose(0, 1)",
+          (CONVOLUTION + "test_transposed_is_torchs_and_the_gradient",)),
+    Fault("as many zeros between neighbours as the stride", "methods/basics/convolution.py",
+          "c, stride * (h - 1) + 1, stride * (w - 1) + 1)\n    stuffed[:, :, ::stride, ::stride]",
+          "c, (stride + 1) * (h - 1) + 1, (stride + 1) * (w - 1) + 1)\n    stuffed[:, :, :: stride + 1, :: stride + 1]",
+          (CONVOLUTION + "test_transposed_is_torchs_and_the_gradient",)),
+    Fault("the kernel lies over the signal unflipped", "methods/basics/convolution.py",
+          "place_N = t - torch.arange(len(f_N), device=f_N.device)",
+          "place_N = torch.arange(len(f_N), device=f_N.device) - t + len(h_K) - 1",
+          (CONVOLUTION + "test_sums_of_overlaps_are_numpys_convolution",)),
+    Fault("the filter is shown what does not flip", "methods/basics/convolution.py",
+          "wanted = convolve(batch.image, self.sobel)", "wanted = convolve(batch.image, self.sobel.flip(2, 3))",
+          (CONVOLUTION + "test_outputs_gradients_and_step",
+           CONVOLUTION + "test_the_kernel_that_is_learned_comes_out_flipped")),
     Fault("a batch's cost is its sum", "methods/basics/gradient_descent.py",
           "yield name, self.cost(walker.w[None], batch).mean()", "yield name, self.cost(walker.w[None], batch).sum()",
           (DESCENT + "test_the_mean_cost_of_a_batch_is_what_is_descended",)),
