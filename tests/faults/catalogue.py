@@ -17,6 +17,8 @@ SOFTMAX = "parity/test_softmax_regression.py::"
 RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
 DESCENT = "parity/test_gradient_descent.py::"
 MLP = "parity/test_mlp.py::"
+CONVOLUTION = "parity/test_convolution.py::"
+COUNT = "parity/test_parameter_count.py::"
 HELLO = "parity/test_hello_rnn.py::"
 INFORMATION = "parity/test_information.py::"
 PCA = "parity/test_pca.py::"
@@ -48,6 +50,28 @@ BASICS = [
     Fault("momentum forgets the step before", "methods/basics/backpropagation.py",
           "delta.mul_(self.momentum)", "delta.zero_()",
           (BACKPROPAGATION + "test_gradients_and_a_hundred_sweeps_equal_autograd",)),
+    Fault("a convolution does not flip its kernel", "methods/basics/convolution.py",
+          "correlate(F.pad(x_BCHW, (edge,) * 4), kernel_OCKK.flip(2, 3))",
+          "correlate(F.pad(x_BCHW, (edge,) * 4), kernel_OCKK)",
+          (CONVOLUTION + "test_direct_is_scipys_and_that_of_frequencies",)),
+    Fault("a product in frequency wraps round", "methods/basics/convolution.py",
+          "size = [n + k - 1 for n, k", "size = [n for n, k",
+          (CONVOLUTION + "test_direct_is_scipys_and_that_of_frequencies",)),
+    Fault("a transposed convolution keeps the kernel as it is", "methods/basics/convolution.py",
+          "kernel_OCKK.flip(2, 3).transpose(0, 1)", "kernel_OCKK.transpose(0, 1)",
+          (CONVOLUTION + "test_transposed_is_torchs_and_the_gradient",)),
+    Fault("as many zeros between neighbours as the stride", "methods/basics/convolution.py",
+          "c, stride * (h - 1) + 1, stride * (w - 1) + 1)\n    stuffed[:, :, ::stride, ::stride]",
+          "c, (stride + 1) * (h - 1) + 1, (stride + 1) * (w - 1) + 1)\n    stuffed[:, :, :: stride + 1, :: stride + 1]",
+          (CONVOLUTION + "test_transposed_is_torchs_and_the_gradient",)),
+    Fault("the kernel lies over the signal unflipped", "methods/basics/convolution.py",
+          "place_N = t - torch.arange(len(f_N), device=f_N.device)",
+          "place_N = torch.arange(len(f_N), device=f_N.device) - t + len(h_K) - 1",
+          (CONVOLUTION + "test_sums_of_overlaps_are_numpys_convolution",)),
+    Fault("the filter is shown what does not flip", "methods/basics/convolution.py",
+          "wanted = convolve(batch.image, self.sobel)", "wanted = convolve(batch.image, self.sobel.flip(2, 3))",
+          (CONVOLUTION + "test_outputs_gradients_and_step",
+           CONVOLUTION + "test_the_kernel_that_is_learned_comes_out_flipped")),
     Fault("a batch's cost is its sum", "methods/basics/gradient_descent.py",
           "yield name, self.cost(walker.w[None], batch).mean()", "yield name, self.cost(walker.w[None], batch).sum()",
           (DESCENT + "test_the_mean_cost_of_a_batch_is_what_is_descended",)),
@@ -330,6 +354,18 @@ LANGUAGE = [
     Fault("attention's dropout left on in evaluation (GPT-2)", "methods/language/gpt2.py",
           "self.dropout if self.training else 0.0", "self.dropout",
           (GPT2 + "test_nothing_is_dropped_in_evaluation",)),
+    Fault("the biases of a query, a key and a value count as one", "methods/language/parameter_count.py",
+          "in (attention.qkv, attention.output, up, down))", "in (attention.output, up, down))",
+          (COUNT + "test_every_part_is_that_of_transformers[3-8]",)),
+    Fault("the last normalization is not counted", "methods/language/parameter_count.py",
+          'found["norms"] + weights(model.norm)', 'found["norms"]',
+          (COUNT + "test_every_part_is_that_of_transformers[3-8]",)),
+    Fault("a count is right within a unit of the last digit", "methods/language/parameter_count.py",
+          "2 * off <= batch.unit", "off <= batch.unit",
+          (COUNT + "test_equal_is_to_the_digits_that_are_published_and_not_one_weight_further",)),
+    Fault("the unembedding is not counted apart", "methods/language/parameter_count.py",
+          '"down", "unembedding")', '"down")',
+          (COUNT + "test_a_run_finds_them_and_counts_what_is_asked",)),
 ]  # fmt: skip
 
 REPRESENTATION = [
