@@ -2,6 +2,7 @@
 
 WITHOUT = {  # methods that are beside nothing, and why
     "style_transfer": "no library has it, and a plain script would call the same: torch's convolutions and its L-BFGS",
+    "variational_inference": "nine numbers, whose steps are L-BFGS's own: a peer would call the same",
     **dict.fromkeys(
         ["adversarial", "gradient_descent", "hello_rnn", "linear_regression", "rules_against_learning", "small_cnn",
          "softmax_regression"],

@@ -40,6 +40,7 @@ PARAMETERS = {
     "basics.linear_regression": {"descent": 2, "diabetes": 2},
     "basics.rules_against_learning": {"rules": 0, **{f"learn-{n}": 9 for n in (3, 6, 15, 30, 60, 90)}},
     "basics.softmax_regression": {"number": 65, "classes": 650},
+    "basics.variational_inference": {"mean-field": 4, "full": 5},
     "generative.cgan": {"train": 1_909_615},
     "generative.cgan_notes": {"reader": 61_706, "game": 3_691_754},
     "generative.ddpm": {"train": 163_985},
@@ -133,7 +134,7 @@ def test_every_trainable_weight_gets_a_gradient(
     entry: catalog.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without: dict[tuple[int, str], str] = {}
-    step = Player.step
+    after_step = Player.after_step  # of L-BFGS too, which steps by itself
 
     def noted(player: Player) -> None:
         for name, weight in player.named.items():
@@ -143,10 +144,10 @@ def test_every_trainable_weight_gets_a_gradient(
             else:
                 without.setdefault(key, f"{name} of player {player.name}")
         players.append(player)  # so that no other is given its id
-        step(player)
+        after_step(player)
 
     players: list[Player] = []
-    monkeypatch.setattr(Player, "step", noted)
+    monkeypatch.setattr(Player, "after_step", noted)
     made = run(entry.key, quick=True, limit=6, parent=tmp_path)
     assert not [name for name in without.values() if name]
     assert bool(without) == any(stage["players"] for stage in stages(made))

@@ -18,6 +18,7 @@ RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
 DESCENT = "parity/test_gradient_descent.py::"
 HELLO = "parity/test_hello_rnn.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
+VARIATIONAL = "parity/test_variational_inference.py::"
 RULED = "parity/test_rules_against_learning.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
@@ -91,6 +92,21 @@ BASICS = [
     Fault("a number is cut, not rounded", "methods/basics/softmax_regression.py",
           "number_B.round()", "number_B.floor()",
           (SOFTMAX + "test_a_number_is_read_as_the_nearest_class",)),
+    Fault("a free energy without entropy", "methods/basics/variational_inference.py",
+          " - log_prior_T - q.entropy_T", " - log_prior_T",
+          (VARIATIONAL + "test_bound_gap_and_gradient",)),
+    Fault("the KL the other way round", "methods/basics/variational_inference.py",
+          " - q.kl(self.before(x_ND))", " - self.before(x_ND).kl(q)",
+          (VARIATIONAL + "test_bound_gap_and_gradient",)),
+    Fault("q narrows to a point: its variance costs nothing", "methods/basics/variational_inference.py",
+          "(miss_TN**2 + q.square_along(x_ND))", "(miss_TN**2)",
+          (VARIATIONAL + "test_bound_gap_and_gradient",)),
+    Fault("the prior does not count in the evidence", "methods/basics/variational_inference.py",
+          "self.prior**2 * (x_ND[:, None] * x_ND[None]).sum(-1)", "(x_ND[:, None] * x_ND[None]).sum(-1)",
+          (VARIATIONAL + "test_evidence",)),
+    Fault("full covariance is diagonal", "methods/basics/variational_inference.py",
+          "(row, column), self.below)", "(row, column), 0 * self.below)",
+          (VARIATIONAL + "test_full_covariance_reaches_the_evidence_and_mean_field_stays_below[default]",)),
 ]  # fmt: skip
 
 GRAPH = [
