@@ -19,6 +19,7 @@ DESCENT = "parity/test_gradient_descent.py::"
 HELLO = "parity/test_hello_rnn.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
 VARIATIONAL = "parity/test_variational_inference.py::"
+REINFORCE = "parity/test_reinforcement.py::"
 RULED = "parity/test_rules_against_learning.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
@@ -27,6 +28,21 @@ PARITY = "test_outputs_gradients_and_step"
 
 
 BASICS = [
+    Fault("REINFORCE goes by what has been, not by what is to come", "methods/basics/reinforcement.py",
+          "for reward_B in self.reward_TB.flip(0):", "for reward_B in self.reward_TB:",
+          (REINFORCE + "test_the_expected_gradient_is_that_of_the_exact_return", REINFORCE + "test_returns_by_hand")),
+    Fault("a later step is not discounted in the gradient", "methods/basics/reinforcement.py",
+          "-(discount_T1 * advantage_TB", "-(advantage_TB",
+          (REINFORCE + "test_the_expected_gradient_is_that_of_the_exact_return",)),
+    Fault("what comes after an end is learned from", "methods/basics/reinforcement.py",
+          " * log_pi_TB * episodes.alive_TB)", " * log_pi_TB)",
+          (REINFORCE + "test_the_expected_gradient_is_that_of_the_exact_return",)),
+    Fault("value iteration takes the mean of the moves", "methods/basics/reinforcement.py",
+          ".amax(1).to(model.value_S)", ".mean(1).to(model.value_S)",
+          (REINFORCE + "test_each_field_is_worth_what_the_figure_says",)),
+    Fault("a slip turns the agent around", "methods/basics/reinforcement.py",
+          "((0, 0.8), (1, 0.1), (-1, 0.1))", "((0, 0.8), (2, 0.2))",
+          (REINFORCE + "test_a_move_goes_as_meant_or_at_a_right_angle",)),
     Fault("the rules read the sepal", "methods/basics/rules_against_learning.py",
           "PETAL_LENGTH, PETAL_WIDTH = 2, 3", "PETAL_LENGTH, PETAL_WIDTH = 0, 1",
           (RULED + "test_the_rules",)),
