@@ -2,8 +2,7 @@
 
 WITHOUT = {  # methods that are beside nothing, and why
     "style_transfer": "no library has it, and a plain script would call the same: torch's convolutions and its L-BFGS",
-    "convolution": "written out to be read; torch's own, which it equals, is the fast one",
-    "parameter_count": "it trains nothing: it counts",
+        ["convolution", "parameter_count", "reinforcement", "variational_inference"],
     **dict.fromkeys(
         ["adversarial", "gradient_descent", "hello_rnn", "information", "linear_regression", "mlp", "optimizers",
          "pca"],

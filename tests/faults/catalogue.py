@@ -24,6 +24,8 @@ INFORMATION = "parity/test_information.py::"
 PCA = "parity/test_pca.py::"
 OPTIMIZERS = "parity/test_optimizers.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
+VARIATIONAL = "parity/test_variational_inference.py::"
+REINFORCE = "parity/test_reinforcement.py::"
 RULED = "parity/test_rules_against_learning.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
@@ -32,6 +34,21 @@ PARITY = "test_outputs_gradients_and_step"
 
 
 BASICS = [
+    Fault("REINFORCE goes by what has been, not by what is to come", "methods/basics/reinforcement.py",
+          "for reward_B in self.reward_TB.flip(0):", "for reward_B in self.reward_TB:",
+          (REINFORCE + "test_the_expected_gradient_is_that_of_the_exact_return", REINFORCE + "test_returns_by_hand")),
+    Fault("a later step is not discounted in the gradient", "methods/basics/reinforcement.py",
+          "-(discount_T1 * advantage_TB", "-(advantage_TB",
+          (REINFORCE + "test_the_expected_gradient_is_that_of_the_exact_return",)),
+    Fault("what comes after an end is learned from", "methods/basics/reinforcement.py",
+          " * log_pi_TB * episodes.alive_TB)", " * log_pi_TB)",
+          (REINFORCE + "test_the_expected_gradient_is_that_of_the_exact_return",)),
+    Fault("value iteration takes the mean of the moves", "methods/basics/reinforcement.py",
+          ".amax(1).to(model.value_S)", ".mean(1).to(model.value_S)",
+          (REINFORCE + "test_each_field_is_worth_what_the_figure_says",)),
+    Fault("a slip turns the agent around", "methods/basics/reinforcement.py",
+          "((0, 0.8), (1, 0.1), (-1, 0.1))", "((0, 0.8), (2, 0.2))",
+          (REINFORCE + "test_a_move_goes_as_meant_or_at_a_right_angle",)),
     Fault("the rules read the sepal", "methods/basics/rules_against_learning.py",
           "PETAL_LENGTH, PETAL_WIDTH = 2, 3", "PETAL_LENGTH, PETAL_WIDTH = 0, 1",
           (RULED + "test_the_rules",)),
@@ -169,6 +186,21 @@ BASICS = [
     Fault("a number is cut, not rounded", "methods/basics/softmax_regression.py",
           "number_B.round()", "number_B.floor()",
           (SOFTMAX + "test_a_number_is_read_as_the_nearest_class",)),
+    Fault("a free energy without entropy", "methods/basics/variational_inference.py",
+          " - log_prior_T - q.entropy_T", " - log_prior_T",
+          (VARIATIONAL + "test_bound_gap_and_gradient",)),
+    Fault("the KL the other way round", "methods/basics/variational_inference.py",
+          " - q.kl(self.before(x_ND))", " - self.before(x_ND).kl(q)",
+          (VARIATIONAL + "test_bound_gap_and_gradient",)),
+    Fault("q narrows to a point: its variance costs nothing", "methods/basics/variational_inference.py",
+          "(miss_TN**2 + q.square_along(x_ND))", "(miss_TN**2)",
+          (VARIATIONAL + "test_bound_gap_and_gradient",)),
+    Fault("the prior does not count in the evidence", "methods/basics/variational_inference.py",
+          "self.prior**2 * (x_ND[:, None] * x_ND[None]).sum(-1)", "(x_ND[:, None] * x_ND[None]).sum(-1)",
+          (VARIATIONAL + "test_evidence",)),
+    Fault("full covariance is diagonal", "methods/basics/variational_inference.py",
+          "(row, column), self.below)", "(row, column), 0 * self.below)",
+          (VARIATIONAL + "test_full_covariance_reaches_the_evidence_and_mean_field_stays_below[default]",)),
 ]  # fmt: skip
 
 GRAPH = [
