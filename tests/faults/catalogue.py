@@ -20,6 +20,7 @@ HELLO = "parity/test_hello_rnn.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
 RULED = "parity/test_rules_against_learning.py::"
 SERIES = "data/test_series.py::"
+FORECASTS = "parity/test_forecast_metrics.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -550,6 +551,24 @@ JUDGING = [
     Fault("a Rand index that is not adjusted for chance", "metrics/clustering.py",
           "((together - expected) / (most - expected)).item()", "(together / most).item()",
           (KMEANS + "test_adjusted_rand_index",)),
+    Fault("the spread of samples is not halved", "metrics/forecast.py",
+          "((2 * rank_S - S - 1) / S**2)", "(2 * (2 * rank_S - S - 1) / S**2)",
+          (FORECASTS + "test_crps_is_its_double_sum", FORECASTS + "test_crps_is_the_integral_that_defines_it")),
+    Fault("samples are not sorted", "metrics/forecast.py",
+          "(samples_BSV.sort(1).values * weight_S)", "(samples_BSV * weight_S)",
+          (FORECASTS + "test_crps_does_not_depend_on_the_order_of_samples",)),
+    Fault("the normal density is without its two", "metrics/forecast.py",
+          "+ 2 * density", "+ density",
+          (FORECASTS + "test_the_closed_form_of_a_normal_distribution",)),
+    Fault("an energy score of each value alone", "metrics/forecast.py",
+          ".norm(dim=2).mean(1)", ".abs().sum(2).mean(1)",
+          (FORECASTS + "test_energy_score_is_its_double_sum",)),
+    Fault("a truth on the upper end is not covered", "metrics/forecast.py",
+          "(truth_BV <= high_BV)", "(truth_BV < high_BV)",
+          (FORECASTS + "test_picp_by_hand",)),
+    Fault("coverage is divided by the last batch", "metrics/forecast.py",
+          "self.counts += torch.bincount", "self.counts = torch.bincount",
+          (FORECASTS + "test_qice_by_numpy_and_over_several_batches",)),
 ]  # fmt: skip
 
 OPTIMIZERS = [
