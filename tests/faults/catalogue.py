@@ -27,6 +27,8 @@ ADVERSARIAL = "parity/test_adversarial.py::"
 VARIATIONAL = "parity/test_variational_inference.py::"
 REINFORCE = "parity/test_reinforcement.py::"
 RULED = "parity/test_rules_against_learning.py::"
+SERIES = "data/test_series.py::"
+FORECASTS = "parity/test_forecast_metrics.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -671,6 +673,24 @@ JUDGING = [
     Fault("a Rand index that is not adjusted for chance", "metrics/clustering.py",
           "((together - expected) / (most - expected)).item()", "(together / most).item()",
           (KMEANS + "test_adjusted_rand_index",)),
+    Fault("the spread of samples is not halved", "metrics/forecast.py",
+          "((2 * rank_S - S - 1) / S**2)", "(2 * (2 * rank_S - S - 1) / S**2)",
+          (FORECASTS + "test_crps_is_its_double_sum", FORECASTS + "test_crps_is_the_integral_that_defines_it")),
+    Fault("samples are not sorted", "metrics/forecast.py",
+          "(samples_BSV.sort(1).values * weight_S)", "(samples_BSV * weight_S)",
+          (FORECASTS + "test_crps_does_not_depend_on_the_order_of_samples",)),
+    Fault("the normal density is without its two", "metrics/forecast.py",
+          "+ 2 * density", "+ density",
+          (FORECASTS + "test_the_closed_form_of_a_normal_distribution",)),
+    Fault("an energy score of each value alone", "metrics/forecast.py",
+          ".norm(dim=2).mean(1)", ".abs().sum(2).mean(1)",
+          (FORECASTS + "test_energy_score_is_its_double_sum",)),
+    Fault("a truth on the upper end is not covered", "metrics/forecast.py",
+          "(truth_BV <= high_BV)", "(truth_BV < high_BV)",
+          (FORECASTS + "test_picp_by_hand",)),
+    Fault("coverage is divided by the last batch", "metrics/forecast.py",
+          "self.counts += torch.bincount", "self.counts = torch.bincount",
+          (FORECASTS + "test_qice_by_numpy_and_over_several_batches",)),
 ]  # fmt: skip
 
 OPTIMIZERS = [
@@ -729,6 +749,24 @@ DATA = [
     Fault("every window of an epoch is shifted alike", "data/text.py",
           "torch.randint(self.length, indices.shape,", "torch.randint(self.length, (1,),",
           (TEXT + "test_shifted_windows_are_drawn_from_the_default_generator",)),
+    Fault("a series is standardized by all of its rows", "data/series.py",
+          "own.standard(series.values[: series.borders[0]])", "own.standard(series.values)",
+          (SERIES + "test_the_future_changes_no_input_and_no_scale",)),
+    Fault("the last window of a split does not count", "data/series.py",
+          "- self.horizon) // self.stride + 1)", "- self.horizon) // self.stride)",
+          (SERIES + "test_every_step_of_a_split_is_told_and_none_of_another", SERIES + "test_windows_by_hand")),
+    Fault("the first window of a split begins where the split does", "data/series.py",
+          "(0, series.borders[0] - window, series.borders[1] - window)", "(0, *series.borders[:2])",
+          (SERIES + "test_every_step_of_a_split_is_told_and_none_of_another",)),
+    Fault("training is of blocks too", "data/series.py",
+          'windows == "blocks" and begin > 0', 'windows == "blocks"',
+          (SERIES + "test_blocks_share_no_step",)),
+    Fault("a row that is earlier than the one before is taken", "data/own.py",
+          "if i and moment <= found[i - 1]:", "if i and moment == found[i - 1]:",
+          (SERIES + "test_what_does_not_fit_is_one_line",)),
+    Fault("a column of tenths deviates by rounding", "data/own.py",
+          "np.where(same, 1.0, rows.std(0))", "rows.std(0)",
+          (SERIES + "test_a_constant_column_is_zero_and_stays_finite",)),
 ]  # fmt: skip
 
 PROOF = [
