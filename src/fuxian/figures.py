@@ -94,6 +94,32 @@ def figure(width: float = 430, height: float = 250) -> tuple[Figure, Axes]:
     return drawing, axes
 
 
+def panels(names: Sequence[tuple[str, str]], *, across: int = 3, height: float = 150) -> tuple[Figure, list[Axes]]:
+    """Small axes in one figure, `across` in a row, each `height` points high: one for each `(x, y)`, quantities and units.
+
+    `named` puts what is drawn in the first of them above all.
+    """
+    with mpl.rc_context(_STYLE):
+        across = min(across, len(names))
+        down = -(-len(names) // across)
+        drawing, whole = figure(height=30 + height * down)
+        whole.remove()
+        found = [drawing.add_subplot(down, across, place + 1) for place in range(len(names))]
+        for axes, (x, y) in zip(found, names, strict=True):
+            axes.set_title(y, loc="left", fontsize=9, color=PALETTE["soft"])
+            axes.set_xlabel(x, loc="right", fontsize=9)
+            axes.tick_params(labelsize=9, length=0)
+    return drawing, found
+
+
+def named(drawing: Figure) -> Figure:
+    """The same figure, with the names of what its first axes show above it."""
+    with mpl.rc_context(_STYLE):
+        shown = drawing.axes[0].get_legend_handles_labels()
+        drawing.legend(*shown, loc="outside upper left", ncols=4, frameon=False, handlelength=2, columnspacing=1.2)
+    return drawing
+
+
 def lines(
     series: Mapping[str, tuple[Values, Values]], *, x: str = "", y: str = "", log: bool = False, height: float = 250
 ) -> Figure:
@@ -134,7 +160,7 @@ def landscape(
     """
     with mpl.rc_context(_STYLE):
         drawing, axes = figure(height=350)
-        level = np.quantile(_array(height), np.linspace(0.01, 0.96, 9))
+        level = np.quantile(_array(height), np.linspace(0.04, 0.96, 9))
         axes.contour(
             _array(across), _array(up), _array(height), np.unique(level), colors=PALETTE["rule"], linewidths=0.8, zorder=0
         )
@@ -147,7 +173,7 @@ def landscape(
         axes.set_ylabel(y, loc="top")
         axes.set_xlabel(x, loc="right")
         axes.spines["left"].set_visible(True)
-        drawing.legend(loc="outside upper left", ncols=4, frameon=False, handlelength=3, columnspacing=1.2)
+        drawing.legend(loc="outside upper left", ncols=4, frameon=False, handlelength=2.4, columnspacing=1)
     return drawing
 
 
@@ -156,9 +182,11 @@ def scatter(
 ) -> Figure:
     """Points (n, 2) coloured by label (n,), each group named at its median; the axes have no scale, only the plane has.
 
+    Points (n, 1) lie on a line.
     Groups beyond the eighth have the colours of the first, as squares.
     """
     where, group = _array(points), _array(labels).astype(int)
+    where = np.pad(where, [(0, 0), (0, 2 - where.shape[1])])
     with mpl.rc_context(_STYLE):
         drawing, axes = figure(height=330)
         for i, name in enumerate(names):
@@ -239,6 +267,33 @@ def heatmap(values: Tensor | np.ndarray, rows: Sequence[str], columns: Sequence[
     return drawing
 
 
+def stacked(bars: Mapping[str, Mapping[str, float]], *, x: str = "") -> Figure:
+    """Bars `{name: {part: value}}` of one length, divided by the parts' shares, as percent where there is room.
+
+    Every bar has the same parts in the same order, the first the darkest.
+    """
+    names = list(next(iter(bars.values())))
+    shades = [round(1 - 0.88 * i / max(1, len(names) - 1), 2) for i in range(len(names))]
+    with mpl.rc_context(_STYLE):
+        drawing, axes = figure(height=24 * len(bars) + 76)
+        for row, parts in enumerate(bars.values()):
+            left = 0.0
+            for name, shade in zip(names, shades, strict=True):
+                share = 100 * parts[name] / sum(parts.values())
+                box = Rectangle((left, row), share, 0.86, color=PALETTE["blue"], alpha=shade, linewidth=0)
+                axes.add_patch(box).set_label(name if row == 0 else None)
+                if share >= 6:
+                    ink = PALETTE["paper" if shade > 0.5 else "ink"]
+                    axes.text(left + share / 2, row + 0.45, f"{share:.0f}", color=ink, ha="center", va="center")
+                left += share
+        axes.set(xlim=(0, 100), ylim=(len(bars), 0))
+        axes.set_yticks(np.arange(len(bars)) + 0.43, list(bars))
+        axes.set_xlabel(x, loc="right")
+        axes.grid(False)
+        drawing.legend(loc="outside upper left", ncols=len(names), frameon=False, handlelength=1, columnspacing=1.2)
+    return drawing
+
+
 def passages(texts: Mapping[str, str], *, columns: int = 58) -> Figure:
     """Samples of text in a fixed-width face, each under its name (the prompt, the temperature), wrapped at `columns`."""
     rows: list[tuple[str, bool]] = []
@@ -255,6 +310,22 @@ def passages(texts: Mapping[str, str], *, columns: int = 58) -> Figure:
                 drawing.text(0.005, y, line, color=PALETTE["soft"])
             elif line:
                 drawing.text(0.005, y, line, family="monospace", parse_math=False)
+    return drawing
+
+
+def table(rows: Mapping[str, Sequence[str]], columns: Sequence[str]) -> Figure:
+    """Words or numbers of each row under the names of their `columns`, set to the right."""
+    lines = {"": columns, **rows}
+    right = np.linspace(1, 0.45, len(columns))[::-1]
+    with mpl.rc_context(_STYLE):
+        drawing = Figure(figsize=(430 / 72, (18 * len(lines) + 8) / 72))
+        FigureCanvasSVG(drawing)
+        for i, (name, words) in enumerate(lines.items()):
+            y = 1 - (18 * i + 14) / (18 * len(lines) + 8)
+            drawing.text(0.005, y, name, color=PALETTE["soft"])
+            for at, word in zip(right, words, strict=True):
+                colour = PALETTE["ink" if i else "soft"]
+                drawing.text(float(at), y, word, color=colour, ha="right", family="monospace" if i else None)
     return drawing
 
 

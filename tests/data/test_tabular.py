@@ -1,9 +1,14 @@
 """Tables."""
 
-import torch
-from sklearn.datasets import load_iris
+from typing import Any
 
-from fuxian.data.tabular import iris
+import pytest
+import torch
+from sklearn.datasets import load_digits, load_iris
+
+from fuxian.data.images import digits
+from fuxian.data.tabular import iris, table
+from fuxian.errors import WrongInput
 
 
 def test_iris():
@@ -18,3 +23,17 @@ def test_iris():
     assert [len(part) for part in batch.chunk(2)] == [2, 1]
     assert iris(torch.float32).train.batch(order).x.dtype == torch.float32
     assert iris().hashes == data.hashes
+
+
+def test_pixels_are_rows_in_the_splits_of_the_images():
+    data, published = table("digits"), load_digits()
+    splits: Any = (data.train, data.val, data.test)
+    assert [len(part) for part in splits] == [1257, 180, 360]
+    assert (data.features, data.classes, data.columns[9]) == (64, 10, "pixel 2,2")
+    rows = torch.cat([part.batch(torch.arange(len(part))).x for part in splits])
+    assert sorted(rows.sum(1).tolist()) == pytest.approx(sorted(published.data.sum(1) / 16), abs=0.1)  # kept as bytes
+    image: Any = digits().train.batch(torch.tensor([7]))
+    assert data.train.batch(torch.tensor([7])).x[0].tolist() == pytest.approx(image.image.flatten().tolist(), abs=1e-7)
+    assert data.train.batch(torch.tensor([7])).label == image.label
+    with pytest.raises(WrongInput, match="there is no table named 'wine'"):
+        table("wine")

@@ -14,8 +14,8 @@ from sklearn.datasets import load_diabetes, load_iris
 from torch import Tensor
 from typing_extensions import Self
 
-from fuxian.contract import Batch, Splits
-from fuxian.data import own
+from fuxian.contract import Batch, Sealed, Splits
+from fuxian.data import images, own
 from fuxian.data.sources import digest
 from fuxian.errors import DataMissing, WrongInput
 
@@ -142,13 +142,29 @@ def diabetes(columns: Sequence[str] = ("bmi",), dtype: torch.dtype = torch.float
     )
 
 
+def pixels(name: str, dtype: torch.dtype = torch.float64) -> TableSplits:
+    """A labelled set of images (`image_data`) by its name, as rows of grey pixels in 0 to 1, and its splits."""
+    data = images.image_data(name, channels=1)
+    parts = [
+        Table(part.image.flatten(1).to(dtype) / 255, part.label) if isinstance(part, images.ImageSplit) else None
+        for part in (data.train, data.val, data.test.split if isinstance(data.test, Sealed) else None)
+    ]
+    train, val, test = parts
+    assert train is not None
+    columns = [f"pixel {row + 1},{column + 1}" for row in range(data.size) for column in range(data.size)]
+    return TableSplits(train, val, test, name=name, columns=columns, names=data.names, hashes=data.hashes)
+
+
+_PIXELS = ("mnist", "fashion-mnist", "digits")
+
+
 def table(name: str | Path, *, dtype: torch.dtype = torch.float64, whole: bool = False) -> TableSplits:
-    """Rows by name: iris; or one's own (`own_table`) by its path."""
+    """Rows by name: iris, or the pixels of mnist, fashion-mnist or digits; or one's own (`own_table`) by its path."""
     if isinstance(name, Path):
         return own_table(name, dtype=dtype, whole=whole)
-    if name != "iris":
-        raise WrongInput(f"there is no table named {name!r}", do="iris, or a path")
-    return iris(dtype)
+    if name not in ("iris", *_PIXELS):
+        raise WrongInput(f"there is no table named {name!r}", do=f"one of iris, {', '.join(_PIXELS)}, or a path")
+    return iris(dtype) if name == "iris" else pixels(name, dtype)
 
 
 def own_table(path: Path, *, dtype: torch.dtype = torch.float64, whole: bool = False) -> TableSplits:
@@ -189,8 +205,7 @@ def own_table(path: Path, *, dtype: torch.dtype = torch.float64, whole: bool = F
     else:
         rows = own.split(keys, label, where)
     fitted = x[rows[0].numpy()]
-    mean, std = fitted.mean(0), fitted.std(0)
-    std[std == 0] = 1  # a column that is the same in every row
+    mean, std = own.standard(fitted)
     standard, of = torch.from_numpy((x - mean) / std).to(dtype), torch.tensor(label)
     train, val, test = (Table(standard[part], of[part]) if len(part) else None for part in rows)
     assert train is not None
