@@ -51,6 +51,7 @@ PARAMETERS = {
     "generative.cgan_notes": {"reader": 61_706, "game": 3_691_754},
     "generative.ddpm": {"train": 163_985},
     "generative.vae": {"train": 76_104},
+    "graph.gat": {"train": 2_502},
     "graph.gcn": {"train": 576},
     "language.gpt1": {"pretrain": 84_800, "fine-tune": 84_930},
     "language.gpt2": {"train": 102_720 + 64 * by_character(python_topics(), 64).vocabulary},  # not the same in each Python

@@ -12,6 +12,7 @@ GCN, LENET, CGAN, NOTES, GPT1, GPT2, DDPM, CONTINUAL, STYLE, VAE, KMEANS, BACKPR
     f"parity/test_{name}.py::"
     for name in "gcn lenet cgan cgan_notes gpt1 gpt2 ddpm continual style_transfer vae kmeans backpropagation".split()
 )
+GAT = "parity/test_gat.py::"
 LINEAR = "parity/test_linear_regression.py::"
 SOFTMAX = "parity/test_softmax_regression.py::"
 RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
@@ -206,6 +207,22 @@ BASICS = [
 ]  # fmt: skip
 
 GRAPH = [
+    Fault("each node's attention is that of the one looked at", "methods/graph/gat.py",
+          "i_NK.index_select(0, i_E) + j_NK.index_select(0, j_E)", "i_NK.index_select(0, j_E) + j_NK.index_select(0, i_E)",
+          (GAT + PARITY,)),
+    Fault("attention is a share of the whole graph", "methods/graph/gat.py",
+          'most_NK = torch.segment_reduce(e_EK.detach(), "max", offsets=row, axis=0)',
+          "most_NK = e_EK.detach().amax(0).expand_as(i_NK)",
+          (GAT + "test_scores_of_any_size_are_weighed",)),
+    Fault("the last heads are added up", "methods/graph/gat.py",
+          "adjacency_NN).mean(1)", "adjacency_NN).sum(1)",
+          (GAT + PARITY,)),
+    Fault("only one of loss and accuracy has to be the best", "methods/graph/gat.py",
+          'last["accuracy"] >= row["accuracy"] and', 'last["accuracy"] >= row["accuracy"] or',
+          (GAT + "test_it_keeps_and_stops_as_the_script_does",)),
+    Fault("a rule that keeps weights does not see the newest evaluation", "engine/judge.py",
+          '[*running.history, row])', 'running.history or [row])',
+          (RUNS + "test_a_rule_keeps_the_weights_that_it_says",)),
     Fault("no ReLU between the layers", "methods/graph/gcn.py",
           "adjacency_NN).relu()", "adjacency_NN)",
           (GCN + PARITY,)),

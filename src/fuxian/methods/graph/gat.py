@@ -36,11 +36,11 @@ CLAIMS = [  # Table 2: means of 100 runs with their deviation, which is the tole
 ]  # fmt: skip
 QUICK = dict(data="karate", epochs=60)
 
-# Shape letters: N nodes, E edges with both directions and each node's loop, F features, K heads, U units of a head, C classes.
+# Shape letters: N nodes, E edges (both directions, and a loop at each node), F features, K heads, U units, C classes.
 
 
 class GraphAttention(nn.Module):
-    """(N, F) to (N, K, U): the heads before they are joined. `adjacency` says who is whose neighbour; its values are unused."""
+    """(N, F) to (N, K, U), the heads before they are joined. Of `adjacency` it only matters which entries are not zero."""
 
     def __init__(self, features: int, heads: int, units: int, dropout: float) -> None:
         super().__init__()
@@ -53,13 +53,13 @@ class GraphAttention(nn.Module):
         self.dropout = dropout
 
     def scores(self, x_NF: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """W h (N, K, U), and what it adds to the score of node i as the one that looks, of node j as the one looked at (N, K)."""
+        """W h (N, K, U); what each node adds to a score as the one that looks, and as the one looked at, (N, K) each."""
         x_NF = dropout(x_NF, self.dropout, self.training)
         h_NKU = (x_NF @ self.weight).unflatten(1, self.bias_KU.shape)
         return h_NKU, (h_NKU * self.target_KU).sum(2), (h_NKU * self.source_KU).sum(2)
 
     def attention(self, i_NK: Tensor, j_NK: Tensor, adjacency_NN: Tensor) -> Tensor:
-        """α, eq. 3: softmax over the neighbours j of each i. (E, K) in the order of a sparse matrix; (N, N, K) of a dense one."""
+        """α of eq. 3, softmax over the neighbours j of each i: (E, K) in a sparse matrix's order, or (N, N, K)."""
         if adjacency_NN.layout != torch.sparse_csr:
             e_NNK = F.leaky_relu(i_NK[:, None] + j_NK, 0.2)
             return e_NNK.masked_fill(adjacency_NN[..., None] == 0, -inf).softmax(1)
@@ -108,7 +108,7 @@ class Attentive(NodeClassification):
         return {"attention": self.neighbourhood(model, split), **super().pictures(model, split)}
 
     def neighbourhood(self, model: GAT, split: Any) -> Any:
-        """A node of some ten neighbours: the wider the line, the more it looks there; by the first layer, mean of its heads."""
+        """A node of some ten neighbours: the wider the line, the more it looks there. First layer, mean of its heads."""
         (batch,) = batches(split, None)
         degree = batch.adjacency.crow_indices().diff() - 1
         centre = int(batch.index[(degree[batch.index] - 10).abs().argmin()])
@@ -125,7 +125,10 @@ class Attentive(NodeClassification):
             axes.plot([0, across], [0, up], color=colour, linewidth=40 * looked[node], solid_capstyle="round", zorder=1)
             axes.plot(across, up, "o", color=colour, markersize=9, zorder=2)
             word = f"{self.names[guess[node]]}, {100 * looked[node]:.0f} %" + ", itself" * (node == centre)
-            axes.annotate(word, (across, up), (0, 9), textcoords="offset points", ha="center", fontsize=10)
+            below = up < 0 or node == centre
+            axes.annotate(word, (across, up), (0, -9 if below else 9), textcoords="offset points", ha="center",
+                          va="top" if below else "bottom", fontsize=10,
+                          bbox=dict(boxstyle="square,pad=0", color=figures.PALETTE["paper"]))  # fmt: skip
         axes.set_title(f"what node {centre:,} takes from whom: read as, share", loc="left", fontsize=12)
         axes.margins(0.25)
         axes.axis("off")
@@ -144,7 +147,7 @@ def best_accuracy(history: History) -> bool:
 
 
 def idle(history: History, *, evaluations: int = 100, loss: bool = True) -> bool:
-    """Neither accuracy nor loss, or accuracy alone, has been as good as its best for so many evaluations. execute_cora.py."""
+    """For so many evaluations neither accuracy nor loss, or accuracy alone, was as good as its best. execute_cora.py."""
     high, low, newest = 0.0, inf, 0
     for at, row in enumerate(history):
         if row["accuracy"] >= high or (loss and row["loss"] <= low):
