@@ -19,6 +19,7 @@ DESCENT = "parity/test_gradient_descent.py::"
 HELLO = "parity/test_hello_rnn.py::"
 INFORMATION = "parity/test_information.py::"
 PCA = "parity/test_pca.py::"
+MIXTURE = "parity/test_gaussian_mixture.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
 RULED = "parity/test_rules_against_learning.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
@@ -46,6 +47,18 @@ BASICS = [
     Fault("momentum forgets the step before", "methods/basics/backpropagation.py",
           "delta.mul_(self.momentum)", "delta.zero_()",
           (BACKPROPAGATION + "test_gradients_and_a_hundred_sweeps_equal_autograd",)),
+    Fault("covariances are about the mean of all points", "methods/basics/gaussian_mixture.py",
+          "apart_KNF = x_NF - mean_KF[:, None]", "apart_KNF = (x_NF - x_NF.mean(0)).expand(len(mean_KF), -1, -1)",
+          (MIXTURE + "test_steps_are_those_of_scikit_learn[1]",)),
+    Fault("the determinant is that of the inverse", "methods/basics/gaussian_mixture.py",
+          "half_log_det_K = -self.whiten_KFF", "half_log_det_K = self.whiten_KFF",
+          (MIXTURE + "test_densities_are_those_of_torch",)),
+    Fault("every component weighs the same", "methods/basics/gaussian_mixture.py",
+          "return self.weight_K.log() + density_KN.T", "return density_KN.T",
+          (MIXTURE + "test_densities_are_those_of_torch", MIXTURE + "test_steps_are_those_of_scikit_learn[2]")),
+    Fault("a fall of the likelihood is not told", "methods/basics/gaussian_mixture.py",
+          "(likelihood_S[:-1] - likelihood_S[1:]).max()", "(likelihood_S[:-1] - likelihood_S[1:]).min()",
+          (MIXTURE + "test_a_fall_would_be_told",)),
     Fault("a batch's cost is its sum", "methods/basics/gradient_descent.py",
           "yield name, self.cost(walker.w[None], batch).mean()", "yield name, self.cost(walker.w[None], batch).sum()",
           (DESCENT + "test_the_mean_cost_of_a_batch_is_what_is_descended",)),
