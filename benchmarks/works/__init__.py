@@ -3,8 +3,8 @@
 WITHOUT = {  # methods that are beside nothing, and why
     "style_transfer": "no library has it, and a plain script would call the same: torch's convolutions and its L-BFGS",
     **dict.fromkeys(
-        ["adversarial", "gaussian_mixture", "gradient_descent", "hello_rnn", "information", "linear_regression", "pca",
-         "rules_against_learning", "small_cnn", "softmax_regression"],
+        ["adversarial", "gaussian_mixture", "gradient_descent", "hello_rnn", "information", "linear_regression",
+         "naive_bayes", "pca", "rules_against_learning", "small_cnn", "softmax_regression"],
         "not timed beside another yet",
     ),
 }  # fmt: skip

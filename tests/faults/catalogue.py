@@ -19,6 +19,7 @@ DESCENT = "parity/test_gradient_descent.py::"
 HELLO = "parity/test_hello_rnn.py::"
 INFORMATION = "parity/test_information.py::"
 PCA = "parity/test_pca.py::"
+BAYES = "parity/test_naive_bayes.py::"
 MIXTURE = "parity/test_gaussian_mixture.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
 RULED = "parity/test_rules_against_learning.py::"
@@ -104,6 +105,18 @@ BASICS = [
     Fault("the test has the first patients", "data/tabular.py",
           "Table(x[-20:], progression[-20:])", "Table(x[:20], progression[:20])",
           (LINEAR + "test_the_closed_form_is_that_of_numpy_and_of_scikit_learn[columns0]",)),
+    Fault("what two samples' means differ by is lost", "methods/basics/naive_bayes.py",
+          "squares_CF + apart_CF.square() * seen_C1 * share_C1", "squares_CF",
+          (BAYES + "test_two_samples_put_together_by_hand", BAYES + "test_each_part_is_a_step_of_partial_fit")),
+    Fault("every class is as likely before anything is seen", "methods/basics/naive_bayes.py",
+          "return (log_prior_C + log_likelihood_NC)", "return log_likelihood_NC",
+          (BAYES + "test_rows_that_are_all_the_same_leave_what_was_known_before",)),
+    Fault("a deviation in place of a variance", "methods/basics/naive_bayes.py",
+          "(2 * pi * var_F).log()", "(2 * pi * var_F.sqrt()).log()",
+          (BAYES + "test_means_variances_and_probabilities_are_those_of_scikit_learn",)),
+    Fault("variances have no floor", "methods/basics/naive_bayes.py",
+          "/ count_C1.clamp_min(1) + floor", "/ count_C1.clamp_min(1)",
+          (BAYES + "test_a_constant_feature_tells_nothing", BAYES + "test_one_row_of_each_class")),
     Fault("components of the least variance", "methods/basics/pca.py",
           "plane_FD @ turn_DD.flip(1)", "plane_FD @ turn_DD",
           (PCA + "test_components_are_those_of_scikit_learn",)),
