@@ -27,11 +27,20 @@ def film() -> figures.Animation:
     return figures.animation([figures.lines({"a": ([0, 1], [up, 1.0])}) for up in (3.0, 2.0, 1.5)], seconds=3)
 
 
+def small() -> Any:
+    drawing, panels = figures.panels([("length, cm", "width, cm"), ("length, cm", "mass, g")])
+    for axes in panels:
+        axes.plot([0, 1], [1, 2], color=figures.PALETTE["blue"], label="measured")
+    return figures.named(drawing)
+
+
 DRAWINGS: dict[str, Callable[[], Any]] = {
     "lines": lambda: figures.lines({"a": ([0, 1, 2], [3.0, 2.0, 1.0]), "b": ([0, 1, 2], [2, 2, 2])}, x="epoch", y="loss"),
     "log": lambda: figures.lines({"a": ([0, 1, 2], [100.0, 10.0, float("nan")])}, log=True),
     "landscape": lambda: figures.landscape([0, 1, 2], [0, 1], HEIGHT, {"a": np.eye(2), "b": np.ones((1, 2))}, x="w", y="b"),
     "scatter": lambda: figures.scatter(torch.eye(3, 2), torch.arange(3), NAMES),
+    "line": lambda: figures.scatter(torch.eye(3, 1), torch.arange(3), NAMES),
+    "panels": small,
     "confusion": lambda: figures.confusion(torch.arange(9).view(3, 3), NAMES),
     "heatmap": lambda: figures.heatmap(torch.tensor([[0.0, torch.nan], [0.25, 1.0]]), NAMES[:2], ["1", "2"], title="%"),
     "stacked": lambda: figures.stacked({"one": {"a": 3, "b": 0.1, "c": 1}, "two": {"a": 1, "b": 1, "c": 0}}, x="%"),
@@ -103,6 +112,14 @@ def test_a_landscape_keeps_its_limits_and_marks_where_each_path_is() -> None:
     assert (axes.get_xlim(), axes.get_ylim()) == ((0, 2), (0, 1))
     ends = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() != "None"]  # type: ignore[union-attr]
     assert ends == [[[0, 1]], [[2, 1]]]
+
+
+def test_panels_lie_side_by_side_and_are_named_once() -> None:
+    drawing = small()
+    first, second = (axes.get_subplotspec() for axes in drawing.axes)
+    assert [(spec.rowspan.start, spec.colspan.start) for spec in (first, second)] == [(0, 0), (0, 1)]
+    assert [axes.get_title(loc="left") for axes in drawing.axes] == ["width, cm", "mass, g"]
+    assert [text.get_text() for legend in drawing.legends for text in legend.get_texts()] == ["measured"]
 
 
 def test_every_point_is_drawn(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from sklearn.datasets import load_digits, load_iris
+from sklearn.model_selection import train_test_split
 
 from fuxian.data.images import digits
 from fuxian.data.tabular import iris, table
@@ -26,7 +27,8 @@ def test_iris():
 
 
 def test_pixels_are_rows_in_the_splits_of_the_images():
-    data, published = table("digits"), load_digits()
+    data = table("digits")
+    published: Any = load_digits()
     splits: Any = (data.train, data.val, data.test)
     assert [len(part) for part in splits] == [1257, 180, 360]
     assert (data.features, data.classes, data.columns[9]) == (64, 10, "pixel 2,2")
@@ -37,3 +39,12 @@ def test_pixels_are_rows_in_the_splits_of_the_images():
     assert data.train.batch(torch.tensor([7])).label == image.label
     with pytest.raises(WrongInput, match="there is no table named 'wine'"):
         table("wine")
+
+
+def test_halves_are_those_of_the_user_guide():
+    data = table("iris-halves")
+    published: Any = load_iris()
+    parts: Any = train_test_split(published.data, published.target, test_size=0.5, random_state=0)
+    train: Any = data.train.batch(torch.arange(75))
+    assert (len(data.train), data.val, len(data.test or ())) == (75, None, 75)
+    assert (train.x.tolist(), train.label.tolist()) == (parts[0].tolist(), parts[2].tolist())

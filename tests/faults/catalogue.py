@@ -24,6 +24,8 @@ HELLO = "parity/test_hello_rnn.py::"
 INFORMATION = "parity/test_information.py::"
 PCA = "parity/test_pca.py::"
 OPTIMIZERS = "parity/test_optimizers.py::"
+BAYES = "parity/test_naive_bayes.py::"
+MIXTURE = "parity/test_gaussian_mixture.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
 VARIATIONAL = "parity/test_variational_inference.py::"
 REINFORCE = "parity/test_reinforcement.py::"
@@ -92,6 +94,18 @@ BASICS = [
           "wanted = convolve(batch.image, self.sobel)", "wanted = convolve(batch.image, self.sobel.flip(2, 3))",
           (CONVOLUTION + "test_outputs_gradients_and_step",
            CONVOLUTION + "test_the_kernel_that_is_learned_comes_out_flipped")),
+    Fault("covariances are about the mean of all points", "methods/basics/gaussian_mixture.py",
+          "apart_KNF = x_NF - mean_KF[:, None]", "apart_KNF = (x_NF - x_NF.mean(0)).expand(len(mean_KF), -1, -1)",
+          (MIXTURE + "test_steps_are_those_of_scikit_learn[1]",)),
+    Fault("the determinant is that of the inverse", "methods/basics/gaussian_mixture.py",
+          "half_log_det_K = -self.whiten_KFF", "half_log_det_K = self.whiten_KFF",
+          (MIXTURE + "test_densities_are_those_of_torch",)),
+    Fault("every component weighs the same", "methods/basics/gaussian_mixture.py",
+          "return self.weight_K.log() + density_KN.T", "return density_KN.T",
+          (MIXTURE + "test_densities_are_those_of_torch", MIXTURE + "test_steps_are_those_of_scikit_learn[2]")),
+    Fault("a fall of the likelihood is not told", "methods/basics/gaussian_mixture.py",
+          "(likelihood_S[:-1] - likelihood_S[1:]).max()", "(likelihood_S[:-1] - likelihood_S[1:]).min()",
+          (MIXTURE + "test_a_fall_would_be_told",)),
     Fault("a batch's cost is its sum", "methods/basics/gradient_descent.py",
           "yield name, self.cost(walker.w[None], batch).mean()", "yield name, self.cost(walker.w[None], batch).sum()",
           (DESCENT + "test_the_mean_cost_of_a_batch_is_what_is_descended",)),
@@ -137,6 +151,18 @@ BASICS = [
     Fault("the test has the first patients", "data/tabular.py",
           "Table(x[-20:], progression[-20:])", "Table(x[:20], progression[:20])",
           (LINEAR + "test_the_closed_form_is_that_of_numpy_and_of_scikit_learn[columns0]",)),
+    Fault("what two samples' means differ by is lost", "methods/basics/naive_bayes.py",
+          "squares_CF + apart_CF.square() * seen_C1 * share_C1", "squares_CF",
+          (BAYES + "test_two_samples_put_together_by_hand", BAYES + "test_each_part_is_a_step_of_partial_fit")),
+    Fault("every class is as likely before anything is seen", "methods/basics/naive_bayes.py",
+          "return (log_prior_C + log_likelihood_NC)", "return log_likelihood_NC",
+          (BAYES + "test_rows_that_are_all_the_same_leave_what_was_known_before",)),
+    Fault("a deviation in place of a variance", "methods/basics/naive_bayes.py",
+          "(2 * pi * var_F).log()", "(2 * pi * var_F.sqrt()).log()",
+          (BAYES + "test_means_variances_and_probabilities_are_those_of_scikit_learn",)),
+    Fault("variances have no floor", "methods/basics/naive_bayes.py",
+          "/ count_C1.clamp_min(1) + floor", "/ count_C1.clamp_min(1)",
+          (BAYES + "test_a_constant_feature_tells_nothing", BAYES + "test_one_row_of_each_class")),
     Fault("components of the least variance", "methods/basics/pca.py",
           "plane_FD @ turn_DD.flip(1)", "plane_FD @ turn_DD",
           (PCA + "test_components_are_those_of_scikit_learn",)),
