@@ -9,7 +9,7 @@ Paper    Jordan, Ghahramani, Jaakkola & Saul, Machine Learning 37, 1999: sec. 6 
          Bishop, Pattern Recognition and Machine Learning, 2006: eq. 3.53-3.54 (the posterior), eq. 10.2-10.4 (the bound
          and the gap), sec. 10.1.2 (what independent weights make of a Gaussian)
 Departs  noise and prior are known numbers, where Bishop's sec. 10.3 infers the prior too; the expectations, which are in
-         closed form here, are descended by Adam, where Jordan et al. solve for one factor at a time
+         closed form here, are descended by L-BFGS, where Jordan et al. solve for one factor at a time
 """
 
 from collections.abc import Iterator, Mapping
