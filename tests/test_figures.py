@@ -17,6 +17,7 @@ from fuxian import figures
 
 HEIGHT = np.array([[0.0, 1, 4], [1, 2, 5]])
 NAMES = ["zero", "one", "two"]
+UPS = (("from 3", 3.0), ("from 9", 1.0))
 
 
 def grid() -> torch.Tensor:
@@ -31,6 +32,9 @@ DRAWINGS: dict[str, Callable[[], Any]] = {
     "lines": lambda: figures.lines({"a": ([0, 1, 2], [3.0, 2.0, 1.0]), "b": ([0, 1, 2], [2, 2, 2])}, x="epoch", y="loss"),
     "log": lambda: figures.lines({"a": ([0, 1, 2], [100.0, 10.0, float("nan")])}, log=True),
     "landscape": lambda: figures.landscape([0, 1, 2], [0, 1], HEIGHT, {"a": np.eye(2), "b": np.ones((1, 2))}, x="w", y="b"),
+    "panels": lambda: figures.panels(
+        {t: {"a": ([0, 1], [2.0, up]), "b": ([1, 2], [up, up])} for t, up in UPS}, x="h", y="OT"
+    ),
     "scatter": lambda: figures.scatter(torch.eye(3, 2), torch.arange(3), NAMES),
     "confusion": lambda: figures.confusion(torch.arange(9).view(3, 3), NAMES),
     "heatmap": lambda: figures.heatmap(torch.tensor([[0.0, torch.nan], [0.25, 1.0]]), NAMES[:2], ["1", "2"], title="%"),
@@ -79,6 +83,17 @@ def test_lines_are_named_at_their_ends_without_overlap() -> None:
     heights = sorted(text.get_position()[1] for text in drawing.axes[0].texts)
     assert [text.get_text() for text in drawing.axes[0].texts] == sorted(NAMES)
     assert min(np.diff(heights)) > 0.05
+
+
+def test_panels_share_their_steps_and_the_first_names_the_curves() -> None:
+    first, second = DRAWINGS["panels"]().axes
+    assert first.get_xlim() == second.get_xlim()
+    assert [[line.get_ydata().tolist() for line in axes.lines] for axes in (first, second)] == [
+        [[2, 3], [3, 3]],
+        [[2, 1], [1, 1]],
+    ]
+    assert ([text.get_text() for text in first.texts], second.texts[:]) == (["a", "b"], [])
+    assert [axes.get_title(loc="left") for axes in (first, second)] == ["OT, from 3", "OT, from 9"]
 
 
 def test_a_landscape_keeps_its_limits_and_marks_where_each_path_is() -> None:

@@ -21,6 +21,7 @@ ADVERSARIAL = "parity/test_adversarial.py::"
 RULED = "parity/test_rules_against_learning.py::"
 SERIES = "data/test_series.py::"
 FORECASTS = "parity/test_forecast_metrics.py::"
+NAIVE = "parity/test_naive.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -93,6 +94,25 @@ BASICS = [
     Fault("a number is cut, not rounded", "methods/basics/softmax_regression.py",
           "number_B.round()", "number_B.floor()",
           (SOFTMAX + "test_a_number_is_read_as_the_nearest_class",)),
+]  # fmt: skip
+
+FORECASTING = [
+    Fault("a season is taken from its first steps", "methods/forecasting/naive.py",
+          "past_BLC[:, -self.season :]", "past_BLC[:, : self.season]",
+          (NAIVE + "test_by_hand", NAIVE + "test_each_forecast_is_that_of_numpy")),
+    Fault("a climatology is a step late", "methods/forecasting/naive.py",
+          "place_B = batch.at % len(model.count_M)", "place_B = (batch.at + 1) % len(model.count_M)",
+          (NAIVE + "test_each_forecast_is_that_of_numpy",)),
+    Fault("a climatology tells the same step throughout", "methods/forecasting/naive.py",
+          "(at_B[:, None] + torch.arange(self.horizon, device=at_B.device))", "at_B[:, None].expand(-1, self.horizon)",
+          (NAIVE + "test_by_hand",)),
+    Fault("as published is of every window", "objectives/forecasting.py",
+          "len(split) - len(split) % batch", "len(split)",
+          (NAIVE + "test_the_exchange_rates_are_exact_twice",
+           NAIVE + "test_without_a_whole_batch_there_is_nothing_as_published")),
+    Fault("what is told stays standardized", "objectives/forecasting.py",
+          "told = model(*self.inputs(batch)) * self.std + self.mean", "told = model(*self.inputs(batch))",
+          (NAIVE + "test_what_is_told_is_in_the_numbers_of_the_data",)),
 ]  # fmt: skip
 
 GRAPH = [
@@ -699,5 +719,5 @@ PICTURES = [
           ("report/test_page.py::test_an_animation_has_all_of_its_frames_and_shows_the_last",)),
 ]  # fmt: skip
 
-FAULTS = [*BASICS, *GRAPH, *GENERATIVE, *LANGUAGE, *REPRESENTATION, *SEQUENCE, *VISION,
+FAULTS = [*BASICS, *FORECASTING, *GRAPH, *GENERATIVE, *LANGUAGE, *REPRESENTATION, *SEQUENCE, *VISION,
           *ENGINE, *JUDGING, *OPTIMIZERS, *DATA, *PROOF, *PICTURES]  # fmt: skip
