@@ -35,6 +35,7 @@ DRAWINGS: dict[str, Callable[[], Any]] = {
     "panels": lambda: figures.panels(
         {t: {"a": ([0, 1], [2.0, up]), "b": ([1, 2], [up, up])} for t, up in UPS}, x="h", y="OT"
     ),
+    "matrix": lambda: figures.matrix(HEIGHT - 2, (-2.5, 0.5), (0.5, 2.5), x="step of the past", y="step ahead"),
     "scatter": lambda: figures.scatter(torch.eye(3, 2), torch.arange(3), NAMES),
     "confusion": lambda: figures.confusion(torch.arange(9).view(3, 3), NAMES),
     "heatmap": lambda: figures.heatmap(torch.tensor([[0.0, torch.nan], [0.25, 1.0]]), NAMES[:2], ["1", "2"], title="%"),
@@ -94,6 +95,17 @@ def test_panels_share_their_steps_and_the_first_names_the_curves() -> None:
     ]
     assert ([text.get_text() for text in first.texts], second.texts[:]) == (["a", "b"], [])
     assert [axes.get_title(loc="left") for axes in (first, second)] == ["OT, from 3", "OT, from 9"]
+
+
+def test_a_matrix_has_its_first_row_below_and_ink_for_what_is_above_zero() -> None:
+    (axes,) = DRAWINGS["matrix"]().axes
+    (image,) = axes.images
+    assert image.get_extent() == [-2.5, 0.5, 0.5, 2.5]
+    assert image.origin == "lower"
+    shade = image.cmap(image.norm(image.get_array()))[..., 0]
+    assert shade[1, 2] == 0  # 5 - 2, the largest: ink
+    assert shade[0, 0] == pytest.approx(1 - (-2 + 3) / 6, abs=0.01)
+    assert shade[1, 1] == pytest.approx(0.5, abs=0.01)  # 2 - 2: grey
 
 
 def test_a_landscape_keeps_its_limits_and_marks_where_each_path_is() -> None:

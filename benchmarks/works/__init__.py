@@ -4,7 +4,7 @@ WITHOUT = {  # methods that are beside nothing, and why
     "style_transfer": "no library has it, and a plain script would call the same: torch's convolutions and its L-BFGS",
     "naive": "it copies rows: there is nothing to be faster at",
     **dict.fromkeys(
-        ["adversarial", "gradient_descent", "hello_rnn", "linear_regression", "rules_against_learning",
+        ["adversarial", "gradient_descent", "hello_rnn", "linear", "linear_regression", "rules_against_learning",
          "small_cnn", "softmax_regression"],
         "not timed beside another yet",
     ),

@@ -145,6 +145,24 @@ def panels(plots: Mapping[str, Mapping[str, tuple[Values, Values]]], *, x: str =
     return drawing
 
 
+def matrix(values: Tensor | np.ndarray, across: tuple[float, float], up: tuple[float, float], *, x: str, y: str) -> Figure:
+    """Weights (rows, columns) as ink: what is above zero is darker than the grey of zero, what is below it lighter.
+
+    `across` and `up` are what the first and the last column, and the first and the last row stand for; the first row is
+    the lowest.
+    """
+    weights = _array(values)
+    most = max(float(np.abs(weights).max()), 1e-12)
+    with mpl.rc_context(_STYLE):
+        drawing, axes = figure(height=270)
+        axes.imshow(-weights, cmap="gray", vmin=-most, vmax=most, aspect="auto", origin="lower", interpolation="none",
+                    extent=(*across, *up))  # fmt: skip
+        axes.grid(False)
+        _name_axes(axes, x, y)
+        axes.set_title(f"{y}; ink is {most:.2g}, paper −{most:.2g}", loc="left", fontsize=12, color=PALETTE["soft"])
+    return drawing
+
+
 def landscape(
     across: Values,
     up: Values,

@@ -22,6 +22,7 @@ RULED = "parity/test_rules_against_learning.py::"
 SERIES = "data/test_series.py::"
 FORECASTS = "parity/test_forecast_metrics.py::"
 NAIVE = "parity/test_naive.py::"
+DLINEAR = "parity/test_linear.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -97,6 +98,21 @@ BASICS = [
 ]  # fmt: skip
 
 FORECASTING = [
+    Fault("beyond the ends of a trend is nothing", "methods/forecasting/linear.py",
+          'mode="replicate"', 'mode="constant"',
+          (DLINEAR + "test_the_trend_by_hand", DLINEAR + PARITY)),
+    Fault("what is left keeps its trend", "methods/forecasting/linear.py",
+          "self.seasonal(x_BCL - trend_BCL)", "self.seasonal(x_BCL)",
+          (DLINEAR + PARITY,)),
+    Fault("the last value is not added again", "methods/forecasting/linear.py",
+          ".transpose(1, 2) + last_B1C", ".transpose(1, 2)",
+          (DLINEAR + "test_a_level_that_is_added_to_the_past_is_added_to_nlinears_future", DLINEAR + PARITY)),
+    Fault("the rate is halved an epoch early", "methods/forecasting/linear.py",
+          "range(2, epochs)", "range(1, epochs)",
+          (DLINEAR + "test_the_recipe_is_the_protocol_of_exp_main_py",)),
+    Fault("the last weights are tested, not those that validation chose", "methods/forecasting/linear.py",
+          'select="-mse", ', "",
+          (DLINEAR + "test_the_recipe_is_the_protocol_of_exp_main_py",)),
     Fault("a season is taken from its first steps", "methods/forecasting/naive.py",
           "past_BLC[:, -self.season :]", "past_BLC[:, : self.season]",
           (NAIVE + "test_by_hand", NAIVE + "test_each_forecast_is_that_of_numpy")),
