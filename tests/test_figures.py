@@ -17,6 +17,7 @@ from fuxian import figures
 
 HEIGHT = np.array([[0.0, 1, 4], [1, 2, 5]])
 NAMES = ["zero", "one", "two"]
+UPS = (("from 3", 3.0), ("from 9", 1.0))
 
 
 def grid() -> torch.Tensor:
@@ -38,6 +39,10 @@ DRAWINGS: dict[str, Callable[[], Any]] = {
     "lines": lambda: figures.lines({"a": ([0, 1, 2], [3.0, 2.0, 1.0]), "b": ([0, 1, 2], [2, 2, 2])}, x="epoch", y="loss"),
     "log": lambda: figures.lines({"a": ([0, 1, 2], [100.0, 10.0, float("nan")])}, log=True),
     "landscape": lambda: figures.landscape([0, 1, 2], [0, 1], HEIGHT, {"a": np.eye(2), "b": np.ones((1, 2))}, x="w", y="b"),
+    "panels": lambda: figures.panels(
+        {t: {"a": ([0, 1], [2.0, up]), "b": ([1, 2], [up, up])} for t, up in UPS}, x="h", y="OT"
+    ),
+    "matrix": lambda: figures.matrix(HEIGHT - 2, (-2.5, 0.5), (0.5, 2.5), x="step of the past", y="step ahead"),
     "scatter": lambda: figures.scatter(torch.eye(3, 2), torch.arange(3), NAMES),
     "line": lambda: figures.scatter(torch.eye(3, 1), torch.arange(3), NAMES),
     "panels": small,
@@ -105,6 +110,28 @@ def test_lines_are_named_at_their_ends_without_overlap() -> None:
     heights = sorted(text.get_position()[1] for text in drawing.axes[0].texts)
     assert [text.get_text() for text in drawing.axes[0].texts] == sorted(NAMES)
     assert min(np.diff(heights)) > 0.05
+
+
+def test_panels_share_their_steps_and_the_first_names_the_curves() -> None:
+    first, second = DRAWINGS["panels"]().axes
+    assert first.get_xlim() == second.get_xlim()
+    assert [[line.get_ydata().tolist() for line in axes.lines] for axes in (first, second)] == [
+        [[2, 3], [3, 3]],
+        [[2, 1], [1, 1]],
+    ]
+    assert ([text.get_text() for text in first.texts], second.texts[:]) == (["a", "b"], [])
+    assert [axes.get_title(loc="left") for axes in (first, second)] == ["OT, from 3", "OT, from 9"]
+
+
+def test_a_matrix_has_its_first_row_below_and_ink_for_what_is_above_zero() -> None:
+    (axes,) = DRAWINGS["matrix"]().axes
+    (image,) = axes.images
+    assert image.get_extent() == [-2.5, 0.5, 0.5, 2.5]
+    assert image.origin == "lower"
+    shade = image.cmap(image.norm(image.get_array()))[..., 0]
+    assert shade[1, 2] == 0  # 5 - 2, the largest: ink
+    assert shade[0, 0] == pytest.approx(1 - (-2 + 3) / 6, abs=0.01)
+    assert shade[1, 1] == pytest.approx(0.5, abs=0.01)  # 2 - 2: grey
 
 
 def test_a_landscape_keeps_its_limits_and_marks_where_each_path_is() -> None:

@@ -145,6 +145,50 @@ def lines(
     return drawing
 
 
+def panels(plots: Mapping[str, Mapping[str, tuple[Values, Values]]], *, x: str = "", y: str = "") -> Figure:
+    """Plots `{title: {name: (x, y)}}` of the same curves, one below another; the first names the curves at their ends."""
+    with mpl.rc_context(_STYLE):
+        drawing = Figure(figsize=(430 / 72, (60 + 110 * len(plots)) / 72), layout="constrained")
+        FigureCanvasSVG(drawing)
+        every = drawing.subplots(len(plots), sharex=True, squeeze=False)[:, 0]
+        for axes, (title, series) in zip(every, plots.items(), strict=True):
+            ends = []
+            for i, (name, values) in enumerate(series.items()):
+                across, up = (_array(value) for value in values)
+                colour = PALETTE[SERIES[i % len(SERIES)]]
+                axes.plot(across, up, color=colour, linestyle=DASHES[i % len(DASHES)], linewidth=1.4)
+                ends.append((name, across[-1], up[-1]))
+            axes.grid(axis="y")
+            axes.set_axisbelow(True)
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            axes.set_title(f"{y}, {title}" if y else title, loc="left", fontsize=12, color=PALETTE["soft"])
+            if axes is every[0]:
+                span = axes.get_xlim()
+                _name_ends(axes, ends, at=max(across for _, across, _ in ends), apart=0.18)
+                axes.set_xlim(span)
+        every[-1].set_xlabel(x, loc="right")
+        every[-1].xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return drawing
+
+
+def matrix(values: Tensor | np.ndarray, across: tuple[float, float], up: tuple[float, float], *, x: str, y: str) -> Figure:
+    """Weights (rows, columns) as ink: what is above zero is darker than the grey of zero, what is below it lighter.
+
+    `across` and `up` are what the first and the last column, and the first and the last row stand for; the first row is
+    the lowest.
+    """
+    weights = _array(values)
+    most = max(float(np.abs(weights).max()), 1e-12)
+    with mpl.rc_context(_STYLE):
+        drawing, axes = figure(height=270)
+        axes.imshow(-weights, cmap="gray", vmin=-most, vmax=most, aspect="auto", origin="lower", interpolation="none",
+                    extent=(*across, *up))  # fmt: skip
+        axes.grid(False)
+        _name_axes(axes, x, y)
+        axes.set_title(f"{y}; ink is {most:.2g}, paper −{most:.2g}", loc="left", fontsize=12, color=PALETTE["soft"])
+    return drawing
+
+
 def landscape(
     across: Values,
     up: Values,

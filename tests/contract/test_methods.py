@@ -49,6 +49,8 @@ PARAMETERS = {
     "basics.rules_against_learning": {"rules": 0, **{f"learn-{n}": 9 for n in (3, 6, 15, 30, 60, 90)}},
     "basics.softmax_regression": {"number": 65, "classes": 650},
     "basics.variational_inference": {"mean-field": 4, "full": 5},
+    "forecasting.linear": {"train": 2 * 24 * 49},
+    "forecasting.naive": {"climatology": 0, "seasonal": 0, "last": 0},
     "generative.cgan": {"train": 1_909_615},
     "generative.cgan_notes": {"reader": 61_706, "game": 3_691_754},
     "generative.ddpm": {"train": 163_985},

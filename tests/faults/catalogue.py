@@ -32,6 +32,8 @@ REINFORCE = "parity/test_reinforcement.py::"
 RULED = "parity/test_rules_against_learning.py::"
 SERIES = "data/test_series.py::"
 FORECASTS = "parity/test_forecast_metrics.py::"
+NAIVE = "parity/test_naive.py::"
+DLINEAR = "parity/test_linear.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -230,6 +232,40 @@ BASICS = [
     Fault("full covariance is diagonal", "methods/basics/variational_inference.py",
           "(row, column), self.below)", "(row, column), 0 * self.below)",
           (VARIATIONAL + "test_full_covariance_reaches_the_evidence_and_mean_field_stays_below[default]",)),
+]  # fmt: skip
+
+FORECASTING = [
+    Fault("beyond the ends of a trend is nothing", "methods/forecasting/linear.py",
+          'mode="replicate"', 'mode="constant"',
+          (DLINEAR + "test_the_trend_by_hand", DLINEAR + PARITY)),
+    Fault("what is left keeps its trend", "methods/forecasting/linear.py",
+          "self.seasonal(x_BCL - trend_BCL)", "self.seasonal(x_BCL)",
+          (DLINEAR + PARITY,)),
+    Fault("the last value is not added again", "methods/forecasting/linear.py",
+          ".transpose(1, 2) + last_B1C", ".transpose(1, 2)",
+          (DLINEAR + "test_a_level_that_is_added_to_the_past_is_added_to_nlinears_future", DLINEAR + PARITY)),
+    Fault("the rate is halved an epoch early", "methods/forecasting/linear.py",
+          "range(2, epochs)", "range(1, epochs)",
+          (DLINEAR + "test_the_recipe_is_the_protocol_of_exp_main_py",)),
+    Fault("the last weights are tested, not those that validation chose", "methods/forecasting/linear.py",
+          'select="-mse", ', "",
+          (DLINEAR + "test_the_recipe_is_the_protocol_of_exp_main_py",)),
+    Fault("a season is taken from its first steps", "methods/forecasting/naive.py",
+          "past_BLC[:, -self.season :]", "past_BLC[:, : self.season]",
+          (NAIVE + "test_by_hand", NAIVE + "test_each_forecast_is_that_of_numpy")),
+    Fault("a climatology is a step late", "methods/forecasting/naive.py",
+          "place_B = batch.at % len(model.count_M)", "place_B = (batch.at + 1) % len(model.count_M)",
+          (NAIVE + "test_each_forecast_is_that_of_numpy",)),
+    Fault("a climatology tells the same step throughout", "methods/forecasting/naive.py",
+          "(at_B[:, None] + torch.arange(self.horizon, device=at_B.device))", "at_B[:, None].expand(-1, self.horizon)",
+          (NAIVE + "test_by_hand",)),
+    Fault("as published is of every window", "objectives/forecasting.py",
+          "len(split) - len(split) % batch", "len(split)",
+          (NAIVE + "test_the_exchange_rates_are_exact_twice",
+           NAIVE + "test_without_a_whole_batch_there_is_nothing_as_published")),
+    Fault("what is told stays standardized", "objectives/forecasting.py",
+          "told = model(*self.inputs(batch)) * self.std + self.mean", "told = model(*self.inputs(batch))",
+          (NAIVE + "test_what_is_told_is_in_the_numbers_of_the_data",)),
 ]  # fmt: skip
 
 GRAPH = [
@@ -864,5 +900,5 @@ PICTURES = [
           ("report/test_page.py::test_an_animation_has_all_of_its_frames_and_shows_the_last",)),
 ]  # fmt: skip
 
-FAULTS = [*BASICS, *GRAPH, *GENERATIVE, *LANGUAGE, *REPRESENTATION, *SEQUENCE, *VISION,
+FAULTS = [*BASICS, *FORECASTING, *GRAPH, *GENERATIVE, *LANGUAGE, *REPRESENTATION, *SEQUENCE, *VISION,
           *ENGINE, *JUDGING, *OPTIMIZERS, *DATA, *PROOF, *PICTURES]  # fmt: skip

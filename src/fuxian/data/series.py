@@ -196,23 +196,23 @@ def published(name: str) -> Series:
     return Series(name, values, columns, (12 * month, 16 * month, 20 * month), hashes(name))
 
 
-# y = f(t) + g(t) ε, ε of N(0, 1): steps, f and g, both of u = t / (steps - 1). Here it is known what no forecast can be
-# better than. The noise that grows is NsDiff's: wwy155/NsDiff @ 0686624, datasets/gaussian_ns.py and gaussian_ns2.py.
+# y = f(t) + g(t) ε, ε of N(0, 1): how many steps t, f and g. Here it is known what no forecast can be better than.
+# The noise that grows is NsDiff's: wwy155/NsDiff @ 0686624, datasets/gaussian_ns.py and gaussian_ns2.py.
 Law = Callable[[np.ndarray], np.ndarray]
 GENERATED: dict[str, tuple[int, Law, Law]] = {
-    "waves": (2400, lambda u: np.sin(200 * math.pi * u), lambda u: 0.3 + 0.2 * np.cos(200 * math.pi * u)),
-    "linear-noise": (7588, lambda u: 1 + 9 * u, lambda u: 1 + 9 * u),
-    "quadratic-noise": (7588, lambda u: 1 + 9 * u, lambda u: (1 + 9 * u) ** 2),
+    "waves": (2400, lambda t: np.sin(math.pi * t / 12), lambda t: 0.3 + 0.2 * np.cos(math.pi * t / 12)),
+    "linear-noise": (7588, lambda t: 1 + 9 * t / 7587, lambda t: 1 + 9 * t / 7587),
+    "quadratic-noise": (7588, lambda t: 1 + 9 * t / 7587, lambda t: (1 + 9 * t / 7587) ** 2),
 }
 
 
 def generated(name: str) -> Series:
     """One channel of one of `GENERATED`, the same numbers each time, `parted`."""
     steps, f, g = GENERATED[name]
-    u = np.arange(steps)[:, None] / (steps - 1)
+    t = np.arange(steps)[:, None]
     noise = torch.randn(steps, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).numpy()
-    values = f(u) + g(u) * noise
-    return Series(name, values, ("y",), parted(steps), {name: digest(values.tobytes())}, f(u), g(u))
+    values = f(t) + g(t) * noise
+    return Series(name, values, ("y",), parted(steps), {name: digest(values.tobytes())}, f(t), g(t))
 
 
 def own_series(path: Path) -> Series:
