@@ -39,7 +39,7 @@ DRAWINGS: dict[str, Callable[[], Any]] = {
     "lines": lambda: figures.lines({"a": ([0, 1, 2], [3.0, 2.0, 1.0]), "b": ([0, 1, 2], [2, 2, 2])}, x="epoch", y="loss"),
     "log": lambda: figures.lines({"a": ([0, 1, 2], [100.0, 10.0, float("nan")])}, log=True),
     "landscape": lambda: figures.landscape([0, 1, 2], [0, 1], HEIGHT, {"a": np.eye(2), "b": np.ones((1, 2))}, x="w", y="b"),
-    "panels": lambda: figures.panels(
+    "multiples": lambda: figures.multiples(
         {t: {"a": ([0, 1], [2.0, up]), "b": ([1, 2], [up, up])} for t, up in UPS}, x="h", y="OT"
     ),
     "matrix": lambda: figures.matrix(HEIGHT - 2, (-2.5, 0.5), (0.5, 2.5), x="step of the past", y="step ahead"),
@@ -112,8 +112,8 @@ def test_lines_are_named_at_their_ends_without_overlap() -> None:
     assert min(np.diff(heights)) > 0.05
 
 
-def test_panels_share_their_steps_and_the_first_names_the_curves() -> None:
-    first, second = DRAWINGS["panels"]().axes
+def test_multiples_share_their_steps_and_the_first_names_the_curves() -> None:
+    first, second = DRAWINGS["multiples"]().axes
     assert first.get_xlim() == second.get_xlim()
     assert [[line.get_ydata().tolist() for line in axes.lines] for axes in (first, second)] == [
         [[2, 3], [3, 3]],

@@ -145,7 +145,7 @@ def lines(
     return drawing
 
 
-def panels(plots: Mapping[str, Mapping[str, tuple[Values, Values]]], *, x: str = "", y: str = "") -> Figure:
+def multiples(plots: Mapping[str, Mapping[str, tuple[Values, Values]]], *, x: str = "", y: str = "") -> Figure:
     """Plots `{title: {name: (x, y)}}` of the same curves, one below another; the first names the curves at their ends."""
     with mpl.rc_context(_STYLE):
         drawing = Figure(figsize=(430 / 72, (60 + 110 * len(plots)) / 72), layout="constrained")

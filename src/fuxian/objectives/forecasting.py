@@ -72,7 +72,7 @@ class PointForecast(Objective):
         if not torch.equal(model_H, last_H):
             curves["last value again"] = (ahead, last_H / len(split))
         return {
-            "windows": figures.panels(panels, x="steps ahead", y=column),
+            "windows": figures.multiples(panels, x="steps ahead", y=column),
             "horizon": figures.lines(curves, x="steps ahead", y="mean squared error, standardized"),
         }
 
