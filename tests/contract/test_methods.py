@@ -38,6 +38,7 @@ PARAMETERS = {
     "basics.gradient_descent": {"batch": 2, "mini-batch": 2, "single": 2, "rates": 8, "ridge": 2, "noise": 2},
     "basics.kmeans": {"train": 0},
     "basics.linear_regression": {"descent": 2, "diabetes": 2},
+    "basics.logistic_regression": {"descent": 31, "exact": 31},
     "basics.optimizers": {"ravine": 14, "race": 7 * 650},
     "basics.rules_against_learning": {"rules": 0, **{f"learn-{n}": 9 for n in (3, 6, 15, 30, 60, 90)}},
     "basics.softmax_regression": {"number": 65, "classes": 650},
