@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits, load_iris
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.model_selection import train_test_split
 
 from fuxian.data.images import digits
@@ -48,3 +49,32 @@ def test_halves_are_those_of_the_user_guide():
     train: Any = data.train.batch(torch.arange(75))
     assert (len(data.train), data.val, len(data.test or ())) == (75, None, 75)
     assert (train.x.tolist(), train.label.tolist()) == (parts[0].tolist(), parts[2].tolist())
+
+
+def test_breast_cancer():
+    data: Any = table("breast-cancer")
+    published: Any = load_breast_cancer()
+    assert (len(data.train), data.val, len(data.test), data.features) == (455, None, 114, 30)
+    train, test = (split.batch(torch.arange(len(split))) for split in (data.train, data.test))
+    mean, std = (torch.tensor(of, dtype=torch.float64) for of in (data.mean, data.std))
+    numbers = torch.cat([train.x, test.x]) * std + mean
+    torch.testing.assert_close(numbers, torch.from_numpy(published.data))
+    assert [data.names[i] for i in train.label[:20]] == list(published.target_names[published.target[:20]])
+    torch.testing.assert_close(train.x.mean(0), torch.zeros(30).double(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(train.x.std(0, correction=0), torch.ones(30).double())
+
+
+def test_pima(published):
+    """Counts of the 759 rows, and what is odd in the file."""
+    data: Any = table("pima")
+    rows = np.loadtxt(published / "pima-diabetes" / "diabetes.csv.gz", delimiter=",")
+    train, test = (split.batch(torch.arange(len(split))) for split in (data.train, data.test))
+    assert (len(train), data.val, len(test), data.features, data.names[1]) == (567, None, 192, 8, "diabetes")
+    label = torch.cat([train.label, test.label])
+    assert label.bincount().tolist() == [496, 263]  # of 768 women 268 had diabetes: it is the rarer class
+    assert label.tolist() == [1 - int(value) for value in rows[:, -1]]
+    mean, std = (torch.tensor(of, dtype=torch.float64) for of in (data.mean, data.std))
+    numbers = torch.cat([train.x, test.x]) * std + mean
+    torch.testing.assert_close(numbers, torch.from_numpy(rows[:, :-1]), rtol=0, atol=1e-12)
+    assert rows[:, :-1].min() > -1  # no column has its minimum where it belongs
+    assert [(rows[:, i] == 0).sum() for i in (3, 4)] == [224, 371]  # skin fold and insulin: not measured

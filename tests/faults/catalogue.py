@@ -23,6 +23,7 @@ COUNT = "parity/test_parameter_count.py::"
 HELLO = "parity/test_hello_rnn.py::"
 INFORMATION = "parity/test_information.py::"
 PCA = "parity/test_pca.py::"
+LOGISTIC = "parity/test_logistic_regression.py::"
 OPTIMIZERS = "parity/test_optimizers.py::"
 BAYES = "parity/test_naive_bayes.py::"
 MIXTURE = "parity/test_gaussian_mixture.py::"
@@ -187,6 +188,22 @@ BASICS = [
     Fault("raw pixels are divided once more", "methods/basics/mlp.py",
           'std=[1 / 255] if normalize == "none" else [1.0]', "std=[1.0]",
           (MLP + "test_pixels_are_what_normalize_says[none-78-96]",)),
+    Fault("the bias is pulled to zero too", "methods/basics/logistic_regression.py",
+          "model.w.new_zeros(1)])  # b has none", "model.w.new_full((1,), self.l2)])",
+          (LOGISTIC + "test_the_exact_fit_has_scikit_learns_weights",)),
+    Fault("a Newton step is never halved", "methods/basics/logistic_regression.py",
+          "<= before or share < 1e-3", "<= before or True",
+          (LOGISTIC + "test_a_step_that_goes_too_far_is_halved",)),
+    Fault("workers give the rows in the order of the table", "methods/basics/logistic_regression.py",
+          "for part in indices.tensor_split", "for part in indices.sort().values.tensor_split",
+          (LOGISTIC + "test_workers_give_the_rows_in_the_order_that_is_asked_for",
+           LOGISTIC + "test_two_workers_and_memory_give_the_same_bits")),
+    Fault("the loader draws from the run's own stream", "methods/basics/logistic_regression.py",
+          "persistent_workers=True, generator=chance", "persistent_workers=True",
+          (LOGISTIC + "test_workers_give_the_rows_in_the_order_that_is_asked_for",)),
+    Fault("Pima's labels stay turned", "data/tabular.py",
+          "label = 1 - rows[:, -1].astype(np.int64)", "label = rows[:, -1].astype(np.int64)",
+          ("data/test_tabular.py::test_pima",)),
     Fault("Adam's second moment is not corrected for its beginning", "methods/basics/optimizers.py",
           's["v"] / (1 - beta2**t)', 's["v"]',
           (OPTIMIZERS + "test_a_hundred_steps_of_every_rule_equal_torch",)),

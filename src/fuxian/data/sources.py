@@ -207,6 +207,20 @@ SOURCES: dict[str, Source] = {
         citation="Karpathy. The Unreasonable Effectiveness of Recurrent Neural Networks. 2015.",
         files=(File("input.txt", 1_115_394, "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"),),
     ),
+    "pima-diabetes": Source(
+        title="Pima diabetes",
+        folder="pima-diabetes",
+        bases=(
+            "https://raw.githubusercontent.com/hunkim/PyTorchZeroToAll/master/data/",
+            "https://cdn.jsdelivr.net/gh/hunkim/PyTorchZeroToAll@master/data/",
+        ),
+        licence="not stated at the source",
+        citation="Smith et al. Using the ADAP Learning Algorithm to Forecast the Onset of Diabetes Mellitus. SCAMC 1988.",
+        files=(
+            File("diabetes.csv.gz", 13_539, "398214d0f6b7f4a722f598d8e424f28bc078abbd16ebdeea0f8e264492325aa4",
+                 (53_438, "89e33de71cd5afdcd4fe8a722b60c4d69eb8f9b96446cea9347d735ff2df395e")),
+        ),
+    ),
     "sst2": Source(
         title="SST-2",
         folder="sst2",
