@@ -56,6 +56,10 @@ PARAMETERS = {
     "generative.cgan_notes": {"reader": 61_706, "game": 3_691_754},
     "generative.ddpm": {"train": 163_985},
     "generative.vae": {"train": 76_104},
+    "graph.deep_gcn": {
+        "alone": 576,
+        **{f"{kind}-{d}": 68 if d == 1 else 576 + 256 * (d - 2) for kind in ("plain", "residual") for d in (1, 2, 3, 4)},
+    },
     "graph.gat": {"train": 2_502},
     "graph.gcn": {"train": 576},
     "language.gpt1": {"pretrain": 84_800, "fine-tune": 84_930},

@@ -12,6 +12,7 @@ GCN, LENET, CGAN, NOTES, GPT1, GPT2, DDPM, CONTINUAL, STYLE, VAE, KMEANS, BACKPR
     f"parity/test_{name}.py::"
     for name in "gcn lenet cgan cgan_notes gpt1 gpt2 ddpm continual style_transfer vae kmeans backpropagation".split()
 )
+DEEP = "parity/test_deep_gcn.py::"
 GAT = "parity/test_gat.py::"
 LINEAR = "parity/test_linear_regression.py::"
 SOFTMAX = "parity/test_softmax_regression.py::"
@@ -286,6 +287,15 @@ FORECASTING = [
 ]  # fmt: skip
 
 GRAPH = [
+    Fault("a residual layer begins at the features", "methods/graph/deep_gcn.py",
+          "if self.residual and place else 0", "if self.residual and place > 1 else 0",
+          (DEEP + PARITY,)),
+    Fault("a node is compared with itself", "methods/graph/deep_gcn.py",
+          "unit_NH.sum(0) - own_N)", "unit_NH.sum(0))",
+          (DEEP + "test_how_alike_is_the_mean_cosine_with_the_others",)),
+    Fault("fewer labels, and the others still read", "methods/graph/deep_gcn.py",
+          "[:each] for c in", "[:] for c in",
+          (DEEP + "test_labels_are_the_first_of_each_class_and_no_other_split_changes",)),
     Fault("each node's attention is that of the one looked at", "methods/graph/gat.py",
           "i_NK.index_select(0, i_E) + j_NK.index_select(0, j_E)", "i_NK.index_select(0, j_E) + j_NK.index_select(0, i_E)",
           (GAT + PARITY,)),
