@@ -43,6 +43,8 @@ DRAWINGS: dict[str, Callable[[], Any]] = {
     "panels": small,
     "confusion": lambda: figures.confusion(torch.arange(9).view(3, 3), NAMES),
     "heatmap": lambda: figures.heatmap(torch.tensor([[0.0, torch.nan], [0.25, 1.0]]), NAMES[:2], ["1", "2"], title="%"),
+    "stacked": lambda: figures.stacked({"one": {"a": 3, "b": 0.1, "c": 1}, "two": {"a": 1, "b": 1, "c": 0}}, x="%"),
+    "table": lambda: figures.table({"zero": ["0", "1"], "one": ["10", "1,000"]}, ["counted", "published"]),
     "passages": lambda: figures.passages({"temperature 1": "to be <or> not to be & so on $x$"}),
     "labelled": lambda: figures.labelled_images(torch.zeros(2, 1, 4, 4), ["3, read as 5", "7, read as 1"], 6),
     "grid": grid,
@@ -81,6 +83,21 @@ def test_a_heatmap_says_percent_and_leaves_out_what_is_no_number() -> None:
     assert [text.get_text() for text in axes.texts] == ["0.0", "25.0", "100.0"]
     assert [patch.get_alpha() for patch in axes.patches] == [0.08, 0.31, 1.0]
     assert [patch.get_xy() for patch in axes.patches] == [(0, 0), (0, 1), (1, 1)]  # column, row
+
+
+def test_stacked_bars_are_shares_of_each_bar_and_every_part_keeps_its_shade() -> None:
+    axes = DRAWINGS["stacked"]().axes[0]
+    bars = [(patch.get_x(), patch.get_width(), patch.get_alpha()) for patch in axes.patches]
+    widths = [100 * part / 4.1 for part in (3, 0.1, 1)] + [50, 50, 0]
+    starts = [0, widths[0], widths[0] + widths[1], 0, 50, 100]
+    np.testing.assert_allclose(bars, list(zip(starts, widths, [1, 0.56, 0.12] * 2, strict=True)))
+    assert [text.get_text() for text in axes.texts] == ["73", "24", "50", "50"]  # 2 % has no room
+
+
+def test_a_table_sets_every_column_to_the_right_below_its_name() -> None:
+    words = {text.get_text(): text.get_position()[0] for text in DRAWINGS["table"]().texts}
+    assert words["counted"] == words["0"] == words["10"] < words["published"] == words["1,000"] == 1
+    assert words["zero"] == words["one"] < 0.01
 
 
 def test_lines_are_named_at_their_ends_without_overlap() -> None:

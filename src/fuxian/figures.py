@@ -160,7 +160,7 @@ def landscape(
     """
     with mpl.rc_context(_STYLE):
         drawing, axes = figure(height=350)
-        level = np.quantile(_array(height), np.linspace(0.01, 0.96, 9))
+        level = np.quantile(_array(height), np.linspace(0.04, 0.96, 9))
         axes.contour(
             _array(across), _array(up), _array(height), np.unique(level), colors=PALETTE["rule"], linewidths=0.8, zorder=0
         )
@@ -173,7 +173,7 @@ def landscape(
         axes.set_ylabel(y, loc="top")
         axes.set_xlabel(x, loc="right")
         axes.spines["left"].set_visible(True)
-        drawing.legend(loc="outside upper left", ncols=4, frameon=False, handlelength=3, columnspacing=1.2)
+        drawing.legend(loc="outside upper left", ncols=4, frameon=False, handlelength=2.4, columnspacing=1)
     return drawing
 
 
@@ -267,6 +267,33 @@ def heatmap(values: Tensor | np.ndarray, rows: Sequence[str], columns: Sequence[
     return drawing
 
 
+def stacked(bars: Mapping[str, Mapping[str, float]], *, x: str = "") -> Figure:
+    """Bars `{name: {part: value}}` of one length, divided by the parts' shares, as percent where there is room.
+
+    Every bar has the same parts in the same order, the first the darkest.
+    """
+    names = list(next(iter(bars.values())))
+    shades = [round(1 - 0.88 * i / max(1, len(names) - 1), 2) for i in range(len(names))]
+    with mpl.rc_context(_STYLE):
+        drawing, axes = figure(height=24 * len(bars) + 76)
+        for row, parts in enumerate(bars.values()):
+            left = 0.0
+            for name, shade in zip(names, shades, strict=True):
+                share = 100 * parts[name] / sum(parts.values())
+                box = Rectangle((left, row), share, 0.86, color=PALETTE["blue"], alpha=shade, linewidth=0)
+                axes.add_patch(box).set_label(name if row == 0 else None)
+                if share >= 6:
+                    ink = PALETTE["paper" if shade > 0.5 else "ink"]
+                    axes.text(left + share / 2, row + 0.45, f"{share:.0f}", color=ink, ha="center", va="center")
+                left += share
+        axes.set(xlim=(0, 100), ylim=(len(bars), 0))
+        axes.set_yticks(np.arange(len(bars)) + 0.43, list(bars))
+        axes.set_xlabel(x, loc="right")
+        axes.grid(False)
+        drawing.legend(loc="outside upper left", ncols=len(names), frameon=False, handlelength=1, columnspacing=1.2)
+    return drawing
+
+
 def passages(texts: Mapping[str, str], *, columns: int = 58) -> Figure:
     """Samples of text in a fixed-width face, each under its name (the prompt, the temperature), wrapped at `columns`."""
     rows: list[tuple[str, bool]] = []
@@ -283,6 +310,22 @@ def passages(texts: Mapping[str, str], *, columns: int = 58) -> Figure:
                 drawing.text(0.005, y, line, color=PALETTE["soft"])
             elif line:
                 drawing.text(0.005, y, line, family="monospace", parse_math=False)
+    return drawing
+
+
+def table(rows: Mapping[str, Sequence[str]], columns: Sequence[str]) -> Figure:
+    """Words or numbers of each row under the names of their `columns`, set to the right."""
+    lines = {"": columns, **rows}
+    right = np.linspace(1, 0.45, len(columns))[::-1]
+    with mpl.rc_context(_STYLE):
+        drawing = Figure(figsize=(430 / 72, (18 * len(lines) + 8) / 72))
+        FigureCanvasSVG(drawing)
+        for i, (name, words) in enumerate(lines.items()):
+            y = 1 - (18 * i + 14) / (18 * len(lines) + 8)
+            drawing.text(0.005, y, name, color=PALETTE["soft"])
+            for at, word in zip(right, words, strict=True):
+                colour = PALETTE["ink" if i else "soft"]
+                drawing.text(float(at), y, word, color=colour, ha="right", family="monospace" if i else None)
     return drawing
 
 

@@ -35,15 +35,20 @@ each = pytest.mark.parametrize("entry", METHODS)
 # Weights of each stage's model in the quick setting.
 PARAMETERS = {
     "basics.backpropagation": {"one-weight": 0, "two-layers": 0},
+    "basics.convolution": {"overlap": 0, "edges": 9},
     "basics.gaussian_mixture": {"k-means": 0, "mixture": 0},
     "basics.gradient_descent": {"batch": 2, "mini-batch": 2, "single": 2, "rates": 8, "ridge": 2, "noise": 2},
     "basics.information": {"bits": 0, "fits": 4},
     "basics.kmeans": {"train": 0},
     "basics.linear_regression": {"descent": 2, "diabetes": 2},
+    "basics.mlp": {"train": 4_810},
     "basics.naive_bayes": {"train": 0},
+    "basics.optimizers": {"ravine": 14, "race": 7 * 650},
     "basics.pca": {"components": 0, "classifier": 0},
+    "basics.reinforcement": {"value-iteration": 0, "reinforce": 55},
     "basics.rules_against_learning": {"rules": 0, **{f"learn-{n}": 9 for n in (3, 6, 15, 30, 60, 90)}},
     "basics.softmax_regression": {"number": 65, "classes": 650},
+    "basics.variational_inference": {"mean-field": 4, "full": 5},
     "generative.cgan": {"train": 1_909_615},
     "generative.cgan_notes": {"reader": 61_706, "game": 3_691_754},
     "generative.ddpm": {"train": 163_985},
@@ -51,6 +56,7 @@ PARAMETERS = {
     "graph.gcn": {"train": 576},
     "language.gpt1": {"pretrain": 84_800, "fine-tune": 84_930},
     "language.gpt2": {"train": 102_720 + 64 * by_character(python_topics(), 64).vocabulary},  # not the same in each Python
+    "language.parameter_count": {"parts": 0, "sizes": 0, "published": 0},
     "representation.continual": {f"task-{t}": 17_610 for t in range(1, 6)},
     "sequence.hello_rnn": {"train": 50 * 40},
     "vision.adversarial": {"train": 650},
@@ -137,7 +143,7 @@ def test_every_trainable_weight_gets_a_gradient(
     entry: catalog.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without: dict[tuple[int, str], str] = {}
-    step = Player.step
+    after_step = Player.after_step  # of L-BFGS too, which steps by itself
 
     def noted(player: Player) -> None:
         for name, weight in player.named.items():
@@ -147,10 +153,10 @@ def test_every_trainable_weight_gets_a_gradient(
             else:
                 without.setdefault(key, f"{name} of player {player.name}")
         players.append(player)  # so that no other is given its id
-        step(player)
+        after_step(player)
 
     players: list[Player] = []
-    monkeypatch.setattr(Player, "step", noted)
+    monkeypatch.setattr(Player, "after_step", noted)
     made = run(entry.key, quick=True, limit=6, parent=tmp_path)
     assert not [name for name in without.values() if name]
     assert bool(without) == any(stage["players"] for stage in stages(made))
@@ -231,11 +237,15 @@ def test_an_example_in_two_splits_is_found() -> None:
 @pytest.mark.slow
 @each
 def test_the_quick_setting_is_quick_and_learns(entry: catalog.Entry, short: Callable[..., Run]) -> None:
-    """It is better, by what it claims or says that it learns, than after one step."""
+    """It is better, by what it claims or says that it learns, than after one step; what only computes is right."""
     began = time.process_time()
     made = short(entry, limit=None)
     assert time.process_time() - began < 30
     assert torch.get_num_threads() == 1
+    if not any(stage["steps"] for stage in stages(made)):
+        claim = entry.claims[0]
+        assert made.metrics[claim.metric] == pytest.approx(claim.value, abs=claim.tolerance)
+        return
     metric, sign = signed(goal(entry))
     before, after = short(entry, limit=1).metrics[metric], made.metrics[metric]
     assert sign * after > sign * before

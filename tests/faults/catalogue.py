@@ -16,13 +16,21 @@ LINEAR = "parity/test_linear_regression.py::"
 SOFTMAX = "parity/test_softmax_regression.py::"
 RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
 DESCENT = "parity/test_gradient_descent.py::"
+MLP = "parity/test_mlp.py::"
+CONVOLUTION = "parity/test_convolution.py::"
+COUNT = "parity/test_parameter_count.py::"
 HELLO = "parity/test_hello_rnn.py::"
 INFORMATION = "parity/test_information.py::"
 PCA = "parity/test_pca.py::"
+OPTIMIZERS = "parity/test_optimizers.py::"
 BAYES = "parity/test_naive_bayes.py::"
 MIXTURE = "parity/test_gaussian_mixture.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
+VARIATIONAL = "parity/test_variational_inference.py::"
+REINFORCE = "parity/test_reinforcement.py::"
 RULED = "parity/test_rules_against_learning.py::"
+SERIES = "data/test_series.py::"
+FORECASTS = "parity/test_forecast_metrics.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -30,6 +38,21 @@ PARITY = "test_outputs_gradients_and_step"
 
 
 BASICS = [
+    Fault("REINFORCE goes by what has been, not by what is to come", "methods/basics/reinforcement.py",
+          "for reward_B in self.reward_TB.flip(0):", "for reward_B in self.reward_TB:",
+          (REINFORCE + "test_the_expected_gradient_is_that_of_the_exact_return", REINFORCE + "test_returns_by_hand")),
+    Fault("a later step is not discounted in the gradient", "methods/basics/reinforcement.py",
+          "-(discount_T1 * advantage_TB", "-(advantage_TB",
+          (REINFORCE + "test_the_expected_gradient_is_that_of_the_exact_return",)),
+    Fault("what comes after an end is learned from", "methods/basics/reinforcement.py",
+          " * log_pi_TB * episodes.alive_TB)", " * log_pi_TB)",
+          (REINFORCE + "test_the_expected_gradient_is_that_of_the_exact_return",)),
+    Fault("value iteration takes the mean of the moves", "methods/basics/reinforcement.py",
+          ".amax(1).to(model.value_S)", ".mean(1).to(model.value_S)",
+          (REINFORCE + "test_each_field_is_worth_what_the_figure_says",)),
+    Fault("a slip turns the agent around", "methods/basics/reinforcement.py",
+          "((0, 0.8), (1, 0.1), (-1, 0.1))", "((0, 0.8), (2, 0.2))",
+          (REINFORCE + "test_a_move_goes_as_meant_or_at_a_right_angle",)),
     Fault("the rules read the sepal", "methods/basics/rules_against_learning.py",
           "PETAL_LENGTH, PETAL_WIDTH = 2, 3", "PETAL_LENGTH, PETAL_WIDTH = 0, 1",
           (RULED + "test_the_rules",)),
@@ -48,6 +71,28 @@ BASICS = [
     Fault("momentum forgets the step before", "methods/basics/backpropagation.py",
           "delta.mul_(self.momentum)", "delta.zero_()",
           (BACKPROPAGATION + "test_gradients_and_a_hundred_sweeps_equal_autograd",)),
+    Fault("a convolution does not flip its kernel", "methods/basics/convolution.py",
+          "correlate(F.pad(x_BCHW, (edge,) * 4), kernel_OCKK.flip(2, 3))",
+          "correlate(F.pad(x_BCHW, (edge,) * 4), kernel_OCKK)",
+          (CONVOLUTION + "test_direct_is_scipys_and_that_of_frequencies",)),
+    Fault("a product in frequency wraps round", "methods/basics/convolution.py",
+          "size = [n + k - 1 for n, k", "size = [n for n, k",
+          (CONVOLUTION + "test_direct_is_scipys_and_that_of_frequencies",)),
+    Fault("a transposed convolution keeps the kernel as it is", "methods/basics/convolution.py",
+          "kernel_OCKK.flip(2, 3).transpose(0, 1)", "kernel_OCKK.transpose(0, 1)",
+          (CONVOLUTION + "test_transposed_is_torchs_and_the_gradient",)),
+    Fault("as many zeros between neighbours as the stride", "methods/basics/convolution.py",
+          "c, stride * (h - 1) + 1, stride * (w - 1) + 1)\n    stuffed[:, :, ::stride, ::stride]",
+          "c, (stride + 1) * (h - 1) + 1, (stride + 1) * (w - 1) + 1)\n    stuffed[:, :, :: stride + 1, :: stride + 1]",
+          (CONVOLUTION + "test_transposed_is_torchs_and_the_gradient",)),
+    Fault("the kernel lies over the signal unflipped", "methods/basics/convolution.py",
+          "place_N = t - torch.arange(len(f_N), device=f_N.device)",
+          "place_N = torch.arange(len(f_N), device=f_N.device) - t + len(h_K) - 1",
+          (CONVOLUTION + "test_sums_of_overlaps_are_numpys_convolution",)),
+    Fault("the filter is shown what does not flip", "methods/basics/convolution.py",
+          "wanted = convolve(batch.image, self.sobel)", "wanted = convolve(batch.image, self.sobel.flip(2, 3))",
+          (CONVOLUTION + "test_outputs_gradients_and_step",
+           CONVOLUTION + "test_the_kernel_that_is_learned_comes_out_flipped")),
     Fault("covariances are about the mean of all points", "methods/basics/gaussian_mixture.py",
           "apart_KNF = x_NF - mean_KF[:, None]", "apart_KNF = (x_NF - x_NF.mean(0)).expand(len(mean_KF), -1, -1)",
           (MIXTURE + "test_steps_are_those_of_scikit_learn[1]",)),
@@ -126,6 +171,37 @@ BASICS = [
     Fault("the classifier knows its last batch only", "methods/basics/pca.py",
           "self.gram_TT += t_NT.T @ t_NT", "self.gram_TT.copy_(t_NT.T @ t_NT)",
           (PCA + "test_the_classifier_is_least_squares_on_the_polynomial",)),
+    Fault("squares against the class's number", "methods/basics/mlp.py",
+          "F.one_hot(label, y.shape[1])", "label[:, None]",
+          (MLP + PARITY, MLP + "test_squared_error_counts_mistakes_and_predicts_shares")),
+    Fault("the activation is always ReLU", "methods/basics/mlp.py",
+          "ACTIVATIONS[activation]()", "nn.ReLU()",
+          (MLP + PARITY,)),
+    Fault("dropout once, after all hidden layers", "methods/basics/mlp.py",
+          "super().__init__(*layers, nn.Linear",
+          "super().__init__(*(x for x in layers if not isinstance(x, nn.Dropout)), nn.Dropout(dropout), nn.Linear",
+          (MLP + "test_dropout_follows_every_hidden_layer",)),
+    Fault("raw pixels are divided once more", "methods/basics/mlp.py",
+          'std=[1 / 255] if normalize == "none" else [1.0]', "std=[1.0]",
+          (MLP + "test_pixels_are_what_normalize_says[none-78-96]",)),
+    Fault("Adam's second moment is not corrected for its beginning", "methods/basics/optimizers.py",
+          's["v"] / (1 - beta2**t)', 's["v"]',
+          (OPTIMIZERS + "test_a_hundred_steps_of_every_rule_equal_torch",)),
+    Fault("Nesterov's gradient is taken where the weights are", "methods/basics/optimizers.py",
+          'w += momentum * s["v"] - lr * g', 'w += s["v"]',
+          (OPTIMIZERS + "test_a_hundred_steps_of_every_rule_equal_torch", OPTIMIZERS + "test_two_steps_by_hand")),
+    Fault("Adadelta's numerator is of this step", "methods/basics/optimizers.py",
+          '(s["step2"] + eps).sqrt()', '(s["step2"] * rho + (1 - rho) * g**2 + eps).sqrt()',
+          (OPTIMIZERS + "test_two_steps_by_hand",)),
+    Fault("decay is left out", "methods/basics/optimizers.py",
+          'w.grad + group["weight_decay"] * w', "w.grad",
+          (OPTIMIZERS + "test_decay_is_l2",)),
+    Fault("the rates of the race fall with t, not its root", "methods/basics/optimizers.py",
+          "(step + 1) ** -0.5", "(step + 1) ** -1.0",
+          (OPTIMIZERS + "test_adadeltas_rate_is_its_own",)),
+    Fault("the models of the race begin apart", "methods/basics/optimizers.py",
+          "deepcopy(start) for name", "type(start)(start.in_features, start.out_features) for name",
+          (OPTIMIZERS + "test_all_begin_alike_and_go_down",)),
     Fault("softmax over the batch", "methods/basics/softmax_regression.py",
           "return e_BC / e_BC.sum(1, keepdim=True)", "return e_BC / e_BC.sum(0, keepdim=True)",
           (SOFTMAX + PARITY, SOFTMAX + "test_a_logit_of_a_thousand_is_no_infinity")),
@@ -138,6 +214,21 @@ BASICS = [
     Fault("a number is cut, not rounded", "methods/basics/softmax_regression.py",
           "number_B.round()", "number_B.floor()",
           (SOFTMAX + "test_a_number_is_read_as_the_nearest_class",)),
+    Fault("a free energy without entropy", "methods/basics/variational_inference.py",
+          " - log_prior_T - q.entropy_T", " - log_prior_T",
+          (VARIATIONAL + "test_bound_gap_and_gradient",)),
+    Fault("the KL the other way round", "methods/basics/variational_inference.py",
+          " - q.kl(self.before(x_ND))", " - self.before(x_ND).kl(q)",
+          (VARIATIONAL + "test_bound_gap_and_gradient",)),
+    Fault("q narrows to a point: its variance costs nothing", "methods/basics/variational_inference.py",
+          "(miss_TN**2 + q.square_along(x_ND))", "(miss_TN**2)",
+          (VARIATIONAL + "test_bound_gap_and_gradient",)),
+    Fault("the prior does not count in the evidence", "methods/basics/variational_inference.py",
+          "self.prior**2 * (x_ND[:, None] * x_ND[None]).sum(-1)", "(x_ND[:, None] * x_ND[None]).sum(-1)",
+          (VARIATIONAL + "test_evidence",)),
+    Fault("full covariance is diagonal", "methods/basics/variational_inference.py",
+          "(row, column), self.below)", "(row, column), 0 * self.below)",
+          (VARIATIONAL + "test_full_covariance_reaches_the_evidence_and_mean_field_stays_below[default]",)),
 ]  # fmt: skip
 
 GRAPH = [
@@ -323,6 +414,18 @@ LANGUAGE = [
     Fault("attention's dropout left on in evaluation (GPT-2)", "methods/language/gpt2.py",
           "self.dropout if self.training else 0.0", "self.dropout",
           (GPT2 + "test_nothing_is_dropped_in_evaluation",)),
+    Fault("the biases of a query, a key and a value count as one", "methods/language/parameter_count.py",
+          "in (attention.qkv, attention.output, up, down))", "in (attention.output, up, down))",
+          (COUNT + "test_every_part_is_that_of_transformers[3-8]",)),
+    Fault("the last normalization is not counted", "methods/language/parameter_count.py",
+          'found["norms"] + weights(model.norm)', 'found["norms"]',
+          (COUNT + "test_every_part_is_that_of_transformers[3-8]",)),
+    Fault("a count is right within a unit of the last digit", "methods/language/parameter_count.py",
+          "2 * off <= batch.unit", "off <= batch.unit",
+          (COUNT + "test_equal_is_to_the_digits_that_are_published_and_not_one_weight_further",)),
+    Fault("the unembedding is not counted apart", "methods/language/parameter_count.py",
+          '"down", "unembedding")', '"down")',
+          (COUNT + "test_a_run_finds_them_and_counts_what_is_asked",)),
 ]  # fmt: skip
 
 REPRESENTATION = [
@@ -596,6 +699,24 @@ JUDGING = [
     Fault("a Rand index that is not adjusted for chance", "metrics/clustering.py",
           "((together - expected) / (most - expected)).item()", "(together / most).item()",
           (KMEANS + "test_adjusted_rand_index",)),
+    Fault("the spread of samples is not halved", "metrics/forecast.py",
+          "((2 * rank_S - S - 1) / S**2)", "(2 * (2 * rank_S - S - 1) / S**2)",
+          (FORECASTS + "test_crps_is_its_double_sum", FORECASTS + "test_crps_is_the_integral_that_defines_it")),
+    Fault("samples are not sorted", "metrics/forecast.py",
+          "(samples_BSV.sort(1).values * weight_S)", "(samples_BSV * weight_S)",
+          (FORECASTS + "test_crps_does_not_depend_on_the_order_of_samples",)),
+    Fault("the normal density is without its two", "metrics/forecast.py",
+          "+ 2 * density", "+ density",
+          (FORECASTS + "test_the_closed_form_of_a_normal_distribution",)),
+    Fault("an energy score of each value alone", "metrics/forecast.py",
+          ".norm(dim=2).mean(1)", ".abs().sum(2).mean(1)",
+          (FORECASTS + "test_energy_score_is_its_double_sum",)),
+    Fault("a truth on the upper end is not covered", "metrics/forecast.py",
+          "(truth_BV <= high_BV)", "(truth_BV < high_BV)",
+          (FORECASTS + "test_picp_by_hand",)),
+    Fault("coverage is divided by the last batch", "metrics/forecast.py",
+          "self.counts += torch.bincount", "self.counts = torch.bincount",
+          (FORECASTS + "test_qice_by_numpy_and_over_several_batches",)),
 ]  # fmt: skip
 
 OPTIMIZERS = [
@@ -654,6 +775,24 @@ DATA = [
     Fault("every window of an epoch is shifted alike", "data/text.py",
           "torch.randint(self.length, indices.shape,", "torch.randint(self.length, (1,),",
           (TEXT + "test_shifted_windows_are_drawn_from_the_default_generator",)),
+    Fault("a series is standardized by all of its rows", "data/series.py",
+          "own.standard(series.values[: series.borders[0]])", "own.standard(series.values)",
+          (SERIES + "test_the_future_changes_no_input_and_no_scale",)),
+    Fault("the last window of a split does not count", "data/series.py",
+          "- self.horizon) // self.stride + 1)", "- self.horizon) // self.stride)",
+          (SERIES + "test_every_step_of_a_split_is_told_and_none_of_another", SERIES + "test_windows_by_hand")),
+    Fault("the first window of a split begins where the split does", "data/series.py",
+          "(0, series.borders[0] - window, series.borders[1] - window)", "(0, *series.borders[:2])",
+          (SERIES + "test_every_step_of_a_split_is_told_and_none_of_another",)),
+    Fault("training is of blocks too", "data/series.py",
+          'windows == "blocks" and begin > 0', 'windows == "blocks"',
+          (SERIES + "test_blocks_share_no_step",)),
+    Fault("a row that is earlier than the one before is taken", "data/own.py",
+          "if i and moment <= found[i - 1]:", "if i and moment == found[i - 1]:",
+          (SERIES + "test_what_does_not_fit_is_one_line",)),
+    Fault("a column of tenths deviates by rounding", "data/own.py",
+          "np.where(same, 1.0, rows.std(0))", "rows.std(0)",
+          (SERIES + "test_a_constant_column_is_zero_and_stays_finite",)),
 ]  # fmt: skip
 
 PROOF = [

@@ -226,8 +226,7 @@ def own_table(path: Path, *, dtype: torch.dtype = torch.float64, whole: bool = F
     else:
         rows = own.split(keys, label, where)
     fitted = x[rows[0].numpy()]
-    mean, std = fitted.mean(0), fitted.std(0)
-    std[std == 0] = 1  # a column that is the same in every row
+    mean, std = own.standard(fitted)
     standard, of = torch.from_numpy((x - mean) / std).to(dtype), torch.tensor(label)
     train, val, test = (Table(standard[part], of[part]) if len(part) else None for part in rows)
     assert train is not None
