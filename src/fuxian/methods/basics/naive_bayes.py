@@ -4,7 +4,7 @@
 Source   the notes, what a VAE stands on: Bayes' theorem
          Hastie, Tibshirani & Friedman, The Elements of Statistical Learning, 2009: eq. 6.26 (features that do not depend)
          Chan, Golub & LeVeque, Updating Formulae and a Pairwise Algorithm for Computing Sample Variances,
-         Stanford STAN-CS-79-773, 1979: eq. 2.1 (mean and sum of squares of two samples together)
+         Stanford STAN-CS-79-773, 1979: the general formula (mean and sum of squares of two samples together)
          scikit-learn's GaussianNB: a small share of the largest variance is added to every one
 Departs  that largest variance is of all rows so far; scikit-learn's partial_fit takes it from its last rows alone
 """
@@ -101,8 +101,8 @@ class Counting(Objective):
         squares_CF = zero_CF.index_add(0, batch.label, (batch.x - mean_CF[batch.label]).square())
         share_C1 = new_C1 / (seen_C1 + new_C1).clamp_min(1)
         apart_CF = mean_CF - model.mean_CF
-        model.squares_CF += squares_CF + apart_CF.square() * seen_C1 * share_C1  # eq. 2.1b
-        model.mean_CF += apart_CF * share_C1  # eq. 2.1a
+        model.squares_CF += squares_CF + apart_CF.square() * seen_C1 * share_C1  # Chan et al.
+        model.mean_CF += apart_CF * share_C1
         model.count_C += new_C1[:, 0]
         return {"error": (model(batch.x).argmax(1) != batch.label).double().mean()}
 
