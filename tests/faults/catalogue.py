@@ -16,6 +16,7 @@ LINEAR = "parity/test_linear_regression.py::"
 SOFTMAX = "parity/test_softmax_regression.py::"
 RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
 DESCENT = "parity/test_gradient_descent.py::"
+FLOW = "parity/test_gradient_flow.py::"
 MLP = "parity/test_mlp.py::"
 HELLO = "parity/test_hello_rnn.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
@@ -54,6 +55,18 @@ BASICS = [
     Fault("the pushes do not cancel", "methods/basics/gradient_descent.py",
           "[0, -1], [0, 1]]", "[0, -1], [0, 1.5]]",
           (DESCENT + "test_all_examples_stay_on_the_ridge_and_one_leaves_it",)),
+    Fault("the layer before the last is taken for the last", "methods/basics/gradient_flow.py",
+          "self.last += float(norm_BL[:, -1].sum())", "self.last += float(norm_BL[:, -2].sum())",
+          (FLOW + "test_reach_is_the_ratio_of_the_means",)),
+    Fault("the way around ends in the next layer's activation", "methods/basics/gradient_flow.py",
+          "sums[-1] + z if self.kind.around", "f(sums[-1]) + z if self.kind.around",
+          (FLOW + PARITY,)),
+    Fault("a uniform start whose bound is the deviation", "methods/basics/gradient_flow.py",
+          "bound = (3 * n_var / fan_in) ** 0.5", "bound = (n_var / fan_in) ** 0.5",
+          (FLOW + "test_the_first_weights_have_the_variance_that_is_said",)),
+    Fault("norms squared in float32", "methods/basics/gradient_flow.py",
+          "gradient.double().norm(dim=1)", "gradient.norm(dim=1)",
+          (FLOW + "test_a_gradient_of_1e_26_is_measured",)),
     Fault("an empty cluster goes to the origin", "methods/basics/kmeans.py",
           "torch.where(count_SK1 > 0, mean_SKF, model.centre_SKF)", "mean_SKF",
           (KMEANS + "test_one_step_by_hand",)),
