@@ -18,6 +18,7 @@ RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
 DESCENT = "parity/test_gradient_descent.py::"
 FLOW = "parity/test_gradient_flow.py::"
 MLP = "parity/test_mlp.py::"
+REGULAR = "parity/test_regularization.py::"
 HELLO = "parity/test_hello_rnn.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
 RULED = "parity/test_rules_against_learning.py::"
@@ -106,6 +107,23 @@ BASICS = [
     Fault("raw pixels are divided once more", "methods/basics/mlp.py",
           'std=[1 / 255] if normalize == "none" else [1.0]', "std=[1.0]",
           (MLP + "test_pixels_are_what_normalize_says[none-78-96]",)),
+    Fault("dropout is not scaled up", "methods/basics/regularization.py",
+          "bernoulli_(1 - self.p) / (1 - self.p)", "bernoulli_(1 - self.p)",
+          (REGULAR + "test_the_mean_over_all_masks_is_the_number_itself", REGULAR + "test_what_the_layers_do_alone")),
+    Fault("dropout goes on in evaluation", "methods/basics/regularization.py",
+          "if not self.training or self.p == 0", "if self.p == 0",
+          (REGULAR + "test_dropout_is_torch_s_to_the_bit",
+           REGULAR + "test_the_curves_are_of_all_images_in_evaluation_mode")),
+    Fault("batch norm keeps the biased variance", "methods/basics/regularization.py",
+          "var * len(x_BU) / (len(x_BU) - 1)", "var",
+          (REGULAR + "test_batch_norm_is_torch_s_over_many_batches_and_in_evaluation",)),
+    Fault("batch norm takes the batch's statistics in evaluation", "methods/basics/regularization.py",
+          "        if self.training:\n            if len(x_BU) < 2", "        if True:\n            if len(x_BU) < 2",
+          (REGULAR + "test_evaluation_moves_no_statistics",
+           REGULAR + "test_batch_norm_is_torch_s_over_many_batches_and_in_evaluation")),
+    Fault("nothing is stopped early", "methods/basics/regularization.py",
+          'stop=patience("-loss", wait) if early else None', "stop=None",
+          (REGULAR + "test_all_four_begin_alike_and_one_is_stopped",)),
     Fault("softmax over the batch", "methods/basics/softmax_regression.py",
           "return e_BC / e_BC.sum(1, keepdim=True)", "return e_BC / e_BC.sum(0, keepdim=True)",
           (SOFTMAX + PARITY, SOFTMAX + "test_a_logit_of_a_thousand_is_no_infinity")),
