@@ -18,9 +18,11 @@ LINEAR = "parity/test_linear_regression.py::"
 SOFTMAX = "parity/test_softmax_regression.py::"
 RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
 DESCENT = "parity/test_gradient_descent.py::"
+FLOW = "parity/test_gradient_flow.py::"
 MLP = "parity/test_mlp.py::"
 CONVOLUTION = "parity/test_convolution.py::"
 COUNT = "parity/test_parameter_count.py::"
+REGULAR = "parity/test_regularization.py::"
 HELLO = "parity/test_hello_rnn.py::"
 INFORMATION = "parity/test_information.py::"
 PCA = "parity/test_pca.py::"
@@ -129,6 +131,18 @@ BASICS = [
     Fault("both fits take the forward KL", "methods/basics/information.py",
           'if name == "covering" else (log_q, log_p)', "if name else (log_q, log_p)",
           (INFORMATION + "test_losses_are_the_two_divergences_of_the_points",)),
+    Fault("the layer before the last is taken for the last", "methods/basics/gradient_flow.py",
+          "self.last += float(norm_BL[:, -1].sum())", "self.last += float(norm_BL[:, -2].sum())",
+          (FLOW + "test_reach_is_the_ratio_of_the_means",)),
+    Fault("the way around ends in the next layer's activation", "methods/basics/gradient_flow.py",
+          "sums[-1] + z if self.kind.around", "f(sums[-1]) + z if self.kind.around",
+          (FLOW + PARITY,)),
+    Fault("a uniform start whose bound is the deviation", "methods/basics/gradient_flow.py",
+          "bound = (3 * n_var / fan_in) ** 0.5", "bound = (n_var / fan_in) ** 0.5",
+          (FLOW + "test_the_first_weights_have_the_variance_that_is_said",)),
+    Fault("norms squared in float32", "methods/basics/gradient_flow.py",
+          "gradient.double().norm(dim=1)", "gradient.norm(dim=1)",
+          (FLOW + "test_a_gradient_of_1e_26_is_measured",)),
     Fault("an empty cluster goes to the origin", "methods/basics/kmeans.py",
           "torch.where(count_SK1 > 0, mean_SKF, model.centre_SKF)", "mean_SKF",
           (KMEANS + "test_one_step_by_hand",)),
@@ -223,6 +237,23 @@ BASICS = [
     Fault("the models of the race begin apart", "methods/basics/optimizers.py",
           "deepcopy(start) for name", "type(start)(start.in_features, start.out_features) for name",
           (OPTIMIZERS + "test_all_begin_alike_and_go_down",)),
+    Fault("dropout is not scaled up", "methods/basics/regularization.py",
+          "bernoulli_(1 - self.p) / (1 - self.p)", "bernoulli_(1 - self.p)",
+          (REGULAR + "test_the_mean_over_all_masks_is_the_number_itself", REGULAR + "test_what_the_layers_do_alone")),
+    Fault("dropout goes on in evaluation", "methods/basics/regularization.py",
+          "if not self.training or self.p == 0", "if self.p == 0",
+          (REGULAR + "test_dropout_is_torch_s_to_the_bit",
+           REGULAR + "test_the_curves_are_of_all_images_in_evaluation_mode")),
+    Fault("batch norm keeps the biased variance", "methods/basics/regularization.py",
+          "var * len(x_BU) / (len(x_BU) - 1)", "var",
+          (REGULAR + "test_batch_norm_is_torch_s_over_many_batches_and_in_evaluation",)),
+    Fault("batch norm takes the batch's statistics in evaluation", "methods/basics/regularization.py",
+          "        if self.training:\n            if len(x_BU) < 2", "        if True:\n            if len(x_BU) < 2",
+          (REGULAR + "test_evaluation_moves_no_statistics",
+           REGULAR + "test_batch_norm_is_torch_s_over_many_batches_and_in_evaluation")),
+    Fault("nothing is stopped early", "methods/basics/regularization.py",
+          'stop=patience("-loss", wait) if early else None', "stop=None",
+          (REGULAR + "test_all_four_begin_alike_and_one_is_stopped",)),
     Fault("softmax over the batch", "methods/basics/softmax_regression.py",
           "return e_BC / e_BC.sum(1, keepdim=True)", "return e_BC / e_BC.sum(0, keepdim=True)",
           (SOFTMAX + PARITY, SOFTMAX + "test_a_logit_of_a_thousand_is_no_infinity")),
