@@ -50,6 +50,14 @@ DRAWINGS: dict[str, Callable[[], Any]] = {
     "heatmap": lambda: figures.heatmap(torch.tensor([[0.0, torch.nan], [0.25, 1.0]]), NAMES[:2], ["1", "2"], title="%"),
     "stacked": lambda: figures.stacked({"one": {"a": 3, "b": 0.1, "c": 1}, "two": {"a": 1, "b": 1, "c": 0}}, x="%"),
     "table": lambda: figures.table({"zero": ["0", "1"], "one": ["10", "1,000"]}, ["counted", "published"]),
+    "diagram": lambda: figures.diagram(
+        {"a": (0, 0), "b": (0, 1), "c": (1, 0.5)},
+        [("a", "c"), ("b", "c")],
+        labels={"a": "x", "b": "y", "c": "×"},
+        below={"c": "3"},
+        faint={"b"},
+    ),
+    "spans": lambda: figures.spans([(1, 2, 3), (0, 0, 2.5), (1, 0, 2)], x="operation", y="memory"),
     "passages": lambda: figures.passages({"temperature 1": "to be <or> not to be & so on $x$"}),
     "labelled": lambda: figures.labelled_images(torch.zeros(2, 1, 4, 4), ["3, read as 5", "7, read as 1"], 6),
     "grid": grid,
@@ -103,6 +111,23 @@ def test_a_table_sets_every_column_to_the_right_below_its_name() -> None:
     words = {text.get_text(): text.get_position()[0] for text in DRAWINGS["table"]().texts}
     assert words["counted"] == words["0"] == words["10"] < words["published"] == words["1,000"] == 1
     assert words["zero"] == words["one"] < 0.01
+
+
+def test_a_diagram_dashes_what_is_faint_and_the_arrows_to_it() -> None:
+    axes = DRAWINGS["diagram"]().axes[0]
+    boxes = {text.get_text(): text.get_bbox_patch() for text in axes.texts}
+    assert boxes["y"].get_linestyle() == (0, (3, 3))
+    assert {boxes[name].get_linestyle() for name in "x×"} == {"-"}
+    arrows = [text.arrow_patch.get_linestyle() for text in axes.texts if getattr(text, "arrow_patch", None)]
+    assert arrows == ["-", (0, (3, 3))]
+    assert {"x", "y", "×", "3"} <= boxes.keys()
+
+
+def test_spans_lie_in_their_rows_dark_and_light_in_turn() -> None:
+    axes = DRAWINGS["spans"]().axes[0]
+    bars = [(patch.get_y(), patch.get_x(), patch.get_width()) for patch in axes.patches]
+    assert bars == [(0, 0, 2.5), (1, 0, 2), (1, 2, 1)]
+    assert axes.patches[1].get_facecolor() != axes.patches[2].get_facecolor()
 
 
 def test_lines_are_named_at_their_ends_without_overlap() -> None:

@@ -1,6 +1,7 @@
 """One file a kind of work. Its `WORKS` say what is timed; what a side needs is imported when that side is built."""
 
 WITHOUT = {  # methods that are beside nothing, and why
+        ["computation_graph", "style_transfer"],
     "convolution": "written out to be read; torch's own, which it equals, is the fast one",
     "naive": "it copies rows: there is nothing to be faster at",
     "parameter_count": "it trains nothing: it counts",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import textwrap
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -338,6 +338,53 @@ def stacked(bars: Mapping[str, Mapping[str, float]], *, x: str = "") -> Figure:
     return drawing
 
 
+def diagram(
+    places: Mapping[str, tuple[float, float]],
+    arrows: Iterable[tuple[str, str]],
+    *,
+    labels: Mapping[str, str],
+    below: Mapping[str, str],
+    faint: Collection[str] = (),
+) -> Figure:
+    """A graph of nodes at `(across, up)`, whole numbers, with a word in each and a few `below`; the `faint` ones dashed."""
+    across, up = zip(*places.values(), strict=True)
+    with mpl.rc_context(_STYLE):
+        drawing, axes = figure(height=80 * (max(up) - min(up) + 1))
+        ink = {name: PALETTE["soft" if name in faint else "ink"] for name in places}
+        dash = {name: (0, (3, 3)) if name in faint else "-" for name in places}
+        for one, other in arrows:
+            ends = one if one in faint else other
+            arrow = dict(arrowstyle="->", shrinkA=17, shrinkB=17, color=ink[ends], linestyle=dash[ends])
+            axes.annotate("", places[other], places[one], arrowprops=arrow)
+        for name, place in places.items():
+            box = dict(boxstyle="round,pad=0.6", facecolor=PALETTE["paper"], edgecolor=ink[name], linestyle=dash[name])
+            axes.text(*place, labels[name], ha="center", va="center", color=ink[name], bbox=box)
+            axes.text(
+                place[0], place[1] - 0.3, below.get(name, ""), ha="center", va="top", fontsize=9, color=PALETTE["soft"]
+            )
+        axes.set(xlim=(min(across) - 0.5, max(across) + 0.5), ylim=(min(up) - 0.6, max(up) + 0.4), xticks=[], yticks=[])
+        axes.grid(False)
+        axes.spines["bottom"].set_visible(False)
+    return drawing
+
+
+def spans(bars: Iterable[tuple[int, float, float]], *, x: str = "", y: str = "") -> Figure:
+    """Bars `(row, from, to)` along one axis, the rows from 0 downwards; neighbours in a row are dark and light in turn."""
+    bars = sorted(bars)
+    rows = 1 + max(row for row, *_ in bars)
+    with mpl.rc_context(_STYLE):
+        drawing, axes = figure(height=14 * rows + 64)
+        for i, (row, start, end) in enumerate(bars):
+            axes.add_patch(
+                Rectangle((start, row), end - start, 0.8, color=PALETTE["blue" if i % 2 else "sky"], linewidth=0)
+            )
+        axes.set(xlim=(0, max(end for *_, end in bars)), ylim=(rows, -0.2))
+        axes.set_yticks(np.arange(rows) + 0.4, [str(row + 1) for row in range(rows)], fontsize=9)
+        axes.grid(False)
+        _name_axes(axes, x, y)
+    return drawing
+
+
 def passages(texts: Mapping[str, str], *, columns: int = 58) -> Figure:
     """Samples of text in a fixed-width face, each under its name (the prompt, the temperature), wrapped at `columns`."""
     rows: list[tuple[str, bool]] = []
@@ -360,7 +407,7 @@ def passages(texts: Mapping[str, str], *, columns: int = 58) -> Figure:
 def table(rows: Mapping[str, Sequence[str]], columns: Sequence[str]) -> Figure:
     """Words or numbers of each row under the names of their `columns`, set to the right."""
     lines = {"": columns, **rows}
-    right = np.linspace(1, 0.45, len(columns))[::-1]
+    right = 1 - 0.7 / len(columns) * np.arange(len(columns))[::-1]
     with mpl.rc_context(_STYLE):
         drawing = Figure(figsize=(430 / 72, (18 * len(lines) + 8) / 72))
         FigureCanvasSVG(drawing)

@@ -35,6 +35,7 @@ each = pytest.mark.parametrize("entry", METHODS)
 # Weights of each stage's model in the quick setting.
 PARAMETERS = {
     "basics.backpropagation": {"one-weight": 0, "two-layers": 0},
+    "basics.computation_graph": {"notes": 0, "net": 0},
     "basics.convolution": {"overlap": 0, "edges": 9},
     "basics.gaussian_mixture": {"k-means": 0, "mixture": 0},
     "basics.gradient_descent": {"batch": 2, "mini-batch": 2, "single": 2, "rates": 8, "ridge": 2, "noise": 2},

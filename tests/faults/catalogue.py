@@ -20,6 +20,7 @@ RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
 DESCENT = "parity/test_gradient_descent.py::"
 FLOW = "parity/test_gradient_flow.py::"
 MLP = "parity/test_mlp.py::"
+COMPUTATION = "parity/test_computation_graph.py::"
 CONVOLUTION = "parity/test_convolution.py::"
 COUNT = "parity/test_parameter_count.py::"
 REGULAR = "parity/test_regularization.py::"
@@ -78,6 +79,23 @@ BASICS = [
     Fault("momentum forgets the step before", "methods/basics/backpropagation.py",
           "delta.mul_(self.momentum)", "delta.zero_()",
           (BACKPROPAGATION + "test_gradients_and_a_hundred_sweeps_equal_autograd",)),
+    Fault("a value is written over that is still needed", "methods/basics/computation_graph.py",
+          "uses[x] == reads[x] == node.inputs.count(x)", "reads[x] == node.inputs.count(x)",
+          (COMPUTATION + "test_memory_is_given_as_the_note_says",
+           COMPUTATION + "test_a_hundred_random_programs_and_their_gradients[in place]")),
+    Fault("an output's memory goes to another value", "methods/basics/computation_graph.py",
+          "map(held, [*outputs, *kept])", "map(held, kept)",
+          (COMPUTATION + "test_an_output_that_others_are_made_of_keeps_its_memory[in place]",
+           COMPUTATION + "test_an_output_that_others_are_made_of_keeps_its_memory[shared]")),
+    Fault("the gradient of a value that is used twice is that of one use", "methods/basics/computation_graph.py",
+          "found[x] + g if x in found else g", "g",
+          (COMPUTATION + "test_a_hundred_random_programs_and_their_gradients[apart]",)),
+    Fault("what is not needed is computed too", "methods/basics/computation_graph.py",
+          "for node in outputs[0].graph if node in found]", "for node in outputs[0].graph]",
+          (COMPUTATION + "test_dead_code_is_what_torch_fx_finds_dead",)),
+    Fault("memory that was freed counts on", "metrics/memory.py",
+          "self.now -= size", "pass",
+          (COMPUTATION + "test_live_bytes_are_those_made_and_not_yet_freed",)),
     Fault("a convolution does not flip its kernel", "methods/basics/convolution.py",
           "correlate(F.pad(x_BCHW, (edge,) * 4), kernel_OCKK.flip(2, 3))",
           "correlate(F.pad(x_BCHW, (edge,) * 4), kernel_OCKK)",
