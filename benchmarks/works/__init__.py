@@ -2,6 +2,7 @@
 
 WITHOUT = {  # methods that are beside nothing, and why
     "style_transfer": "no library has it, and a plain script would call the same: torch's convolutions and its L-BFGS",
+    "kernels": "not timed beside another yet: its peer is LIBSVM, inside scikit-learn",
     "reinforcement": "a table of eleven states, and a world of its own: no library has both",
     "variational_inference": "nine numbers, whose steps are L-BFGS's own: a peer would call the same",
     **dict.fromkeys(

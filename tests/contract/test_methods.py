@@ -36,6 +36,7 @@ each = pytest.mark.parametrize("entry", METHODS)
 PARAMETERS = {
     "basics.backpropagation": {"one-weight": 0, "two-layers": 0},
     "basics.gradient_descent": {"batch": 2, "mini-batch": 2, "single": 2, "rates": 8, "ridge": 2, "noise": 2},
+    "basics.kernels": {"plane": 0, "pairs": 0},
     "basics.kmeans": {"train": 0},
     "basics.linear_regression": {"descent": 2, "diabetes": 2},
     "basics.reinforcement": {"value-iteration": 0, "reinforce": 55},

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_diabetes, load_iris
+from sklearn.datasets import load_diabetes, load_digits, load_iris
 from torch import Tensor
 from typing_extensions import Self
 
-from fuxian.contract import Batch, Splits
-from fuxian.data import own
+from fuxian.contract import Batch, Sealed, Splits
+from fuxian.data import images, own
 from fuxian.data.sources import digest
 from fuxian.errors import DataMissing, WrongInput
 
@@ -119,6 +119,24 @@ def iris(dtype: torch.dtype = torch.float64) -> TableSplits:
     )
 
 
+def digits_halves(dtype: torch.dtype = torch.float64) -> TableSplits:
+    """1,797 digits that ship with scikit-learn, as rows of 64 levels from 0 to 16: the first 898 train, the others test.
+
+    So they are split in scikit-learn's example plot_digits_classification.py.
+    """
+    data: Any = load_digits()
+    half = len(data.target) // 2
+    x, label = torch.from_numpy(data.data).to(dtype), torch.from_numpy(data.target).long()
+    return TableSplits(
+        Table(x[:half], label[:half]),
+        test=Table(x[half:], label[half:]),
+        name="digits-halves",
+        columns=[f"pixel {i + 1}" for i in range(x.shape[1])],
+        names=images.DIGITS,
+        hashes={"digits-halves": digest(data.data.tobytes(), data.target.tobytes())},
+    )
+
+
 def diabetes(columns: Sequence[str] = ("bmi",), dtype: torch.dtype = torch.float64) -> TableSplits:
     """Diabetes patients, as scikit-learn has them, in the units of their study: 422 rows to train on, the last 20 to test.
 
@@ -142,13 +160,29 @@ def diabetes(columns: Sequence[str] = ("bmi",), dtype: torch.dtype = torch.float
     )
 
 
+def pixels(name: str, dtype: torch.dtype = torch.float64) -> TableSplits:
+    """A labelled set of images (`image_data`) by its name, as rows of grey pixels in 0 to 1, and its splits."""
+    data = images.image_data(name, channels=1)
+    parts = [
+        Table(part.image.flatten(1).to(dtype) / 255, part.label) if isinstance(part, images.ImageSplit) else None
+        for part in (data.train, data.val, data.test.split if isinstance(data.test, Sealed) else None)
+    ]
+    train, val, test = parts
+    assert train is not None
+    columns = [f"pixel {row + 1},{column + 1}" for row in range(data.size) for column in range(data.size)]
+    return TableSplits(train, val, test, name=name, columns=columns, names=data.names, hashes=data.hashes)
+
+
+_PIXELS = ("mnist", "fashion-mnist", "digits")
+
+
 def table(name: str | Path, *, dtype: torch.dtype = torch.float64, whole: bool = False) -> TableSplits:
-    """Rows by name: iris; or one's own (`own_table`) by its path."""
+    """Rows by name: iris, or the pixels of mnist, fashion-mnist or digits; or one's own (`own_table`) by its path."""
     if isinstance(name, Path):
         return own_table(name, dtype=dtype, whole=whole)
-    if name != "iris":
-        raise WrongInput(f"there is no table named {name!r}", do="iris, or a path")
-    return iris(dtype)
+    if name not in ("iris", *_PIXELS):
+        raise WrongInput(f"there is no table named {name!r}", do=f"one of iris, {', '.join(_PIXELS)}, or a path")
+    return iris(dtype) if name == "iris" else pixels(name, dtype)
 
 
 def own_table(path: Path, *, dtype: torch.dtype = torch.float64, whole: bool = False) -> TableSplits:
