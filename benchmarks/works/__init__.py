@@ -1,8 +1,9 @@
 """One file a kind of work. Its `WORKS` say what is timed; what a side needs is imported when that side is built."""
 
 WITHOUT = {  # methods that are beside nothing, and why
-        ["computation_graph", "style_transfer"],
+    "computation_graph": "it trains nothing: what it compares is memory, with torch's own",
     "convolution": "written out to be read; torch's own, which it equals, is the fast one",
+    "kernels": "not timed beside another yet: its peer is LIBSVM, inside scikit-learn",
     "naive": "it copies rows: there is nothing to be faster at",
     "parameter_count": "it trains nothing: it counts",
     "reinforcement": "a table of eleven states, and a world of its own: no library has both",

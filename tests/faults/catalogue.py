@@ -33,6 +33,7 @@ BAYES = "parity/test_naive_bayes.py::"
 MIXTURE = "parity/test_gaussian_mixture.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
 VARIATIONAL = "parity/test_variational_inference.py::"
+KERNELS = "parity/test_kernels.py::"
 REINFORCE = "parity/test_reinforcement.py::"
 RULED = "parity/test_rules_against_learning.py::"
 SERIES = "data/test_series.py::"
@@ -161,6 +162,25 @@ BASICS = [
     Fault("norms squared in float32", "methods/basics/gradient_flow.py",
           "gradient.double().norm(dim=1)", "gradient.norm(dim=1)",
           (FLOW + "test_a_gradient_of_1e_26_is_measured",)),
+    Fault("the Gaussian kernel is of the distance, not its square", "methods/basics/kernels.py",
+          "(-gamma * squared_distances(x_BF, z_NF)).exp()", "(-gamma * squared_distances(x_BF, z_NF).sqrt()).exp()",
+          (KERNELS + "test_gaussian_kernel",)),
+    Fault("no limit to what a row may weigh", "methods/basics/kernels.py",
+          "model.y_PM.clamp(min=0) * c,", "model.y_PM.clamp(min=0) * torch.inf,",
+          (KERNELS + "test_one_step_by_hand", KERNELS + "test_two_classes_end_where_libsvm_ends[0.1]")),
+    Fault("the bias is the middle of the extremes", "methods/basics/kernels.py",
+          "torch.where(free_PM.any(1), mean_P, middle_P)", "0 * mean_P",
+          (KERNELS + "test_two_classes_end_where_libsvm_ends[1.0]",)),
+    Fault("only one of two multipliers moves", "methods/basics/kernels.py",
+          "        model.beta_PM[j] -= move_P\n", "",
+          (KERNELS + "test_one_step_by_hand", KERNELS + "test_the_dual_never_falls_and_its_sum_stays_zero")),
+    Fault("the digits' second half trains", "data/tabular.py",
+          "Table(x[:half], label[:half]),\n        test=Table(x[half:], label[half:]),",
+          "Table(x[half:], label[half:]),\n        test=Table(x[:half], label[:half]),",
+          (KERNELS + "test_the_halves_are_those_of_the_example",)),
+    Fault("a pair votes for its loser", "methods/basics/kernels.py",
+          "torch.where(self(x_BF) > 0,", "torch.where(self(x_BF) < 0,",
+          (KERNELS + "test_digits_decided_as_by_libsvm",)),
     Fault("an empty cluster goes to the origin", "methods/basics/kmeans.py",
           "torch.where(count_SK1 > 0, mean_SKF, model.centre_SKF)", "mean_SKF",
           (KMEANS + "test_one_step_by_hand",)),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_iris
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 from typing_extensions import Self
@@ -139,6 +139,24 @@ def iris_halves(dtype: torch.dtype = torch.float64) -> TableSplits:
     )
 
 
+def digits_halves(dtype: torch.dtype = torch.float64) -> TableSplits:
+    """1,797 digits that ship with scikit-learn, as rows of 64 levels from 0 to 16: the first 898 train, the others test.
+
+    So they are split in scikit-learn's example plot_digits_classification.py.
+    """
+    data: Any = load_digits()
+    half = len(data.target) // 2
+    x, label = torch.from_numpy(data.data).to(dtype), torch.from_numpy(data.target).long()
+    return TableSplits(
+        Table(x[:half], label[:half]),
+        test=Table(x[half:], label[half:]),
+        name="digits-halves",
+        columns=[f"pixel {i + 1}" for i in range(x.shape[1])],
+        names=images.DIGITS,
+        hashes={"digits-halves": digest(data.data.tobytes(), data.target.tobytes())},
+    )
+
+
 def diabetes(columns: Sequence[str] = ("bmi",), dtype: torch.dtype = torch.float64) -> TableSplits:
     """Diabetes patients, as scikit-learn has them, in the units of their study: 422 rows to train on, the last 20 to test.
 
@@ -211,7 +229,13 @@ def pixels(name: str, dtype: torch.dtype = torch.float64) -> TableSplits:
     return TableSplits(train, val, test, name=name, columns=columns, names=data.names, hashes=data.hashes)
 
 
-_TABLES = {"iris": iris, "iris-halves": iris_halves, "pima": pima, "breast-cancer": breast_cancer}
+_TABLES = {
+    "iris": iris,
+    "iris-halves": iris_halves,
+    "digits-halves": digits_halves,
+    "pima": pima,
+    "breast-cancer": breast_cancer,
+}
 _PIXELS = ("mnist", "fashion-mnist", "digits")
 
 
