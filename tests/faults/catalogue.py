@@ -326,7 +326,7 @@ FORECASTING = [
           'mode="replicate"', 'mode="constant"',
           (DLINEAR + "test_the_trend_by_hand", DLINEAR + PARITY)),
     Fault("what is left keeps its trend", "methods/forecasting/linear.py",
-          "self.seasonal(x_BCL - trend_BCL)", "self.seasonal(x_BCL)",
+          "(self.trend.weight - self.seasonal.weight) @", "self.trend.weight @",
           (DLINEAR + PARITY,)),
     Fault("the last value is not added again", "methods/forecasting/linear.py",
           ".transpose(1, 2) + last_B1C", ".transpose(1, 2)",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import fuxian
 from fuxian.data.series import SeriesSplits, generated
-from fuxian.methods.forecasting.linear import DLinear, Linear, NLinear, recipe, trend
+from fuxian.methods.forecasting.linear import DLinear, LinearForecast, NLinear, recipe, trend
 from fuxian.optim import adam
 
 from .compare import Differences, first_loss, in_both, parity, worst
@@ -56,7 +56,7 @@ def compared() -> Differences:
         first, *second = ("seasonal", "trend") if make is DLinear else ("linear",)
         pairs = {f"{first}.weight": "weight", f"{first}.bias": "bias"}
         pairs |= {f"{name}.{part}": f"trend_{part}" for name in second for part in ("weight", "bias")}
-        objective = Linear(("a", "b", "c"), np.zeros(3), np.ones(3))
+        objective = LinearForecast(("a", "b", "c"), np.zeros(3), np.ones(3))
         found.append(
             parity(
                 ours,

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -87,17 +88,23 @@ def trend(x_BCL: Tensor) -> Tensor:
 
 
 class DLinear(nn.Module):
-    """A linear map of the trend, and one of what is left: sec. 4, DLinear. The same for every channel."""
+    """A linear map of the trend, and one of what is left: sec. 4, DLinear. The same for every channel.
+
+    The trend is linear too: with M its matrix, S (x - M x) + T M x is (S + (T - S) M) x, one product for all windows.
+    """
+
+    average_LL: Tensor
 
     def __init__(self, window: int, horizon: int) -> None:
         super().__init__()
         self.seasonal = nn.Linear(window, horizon)
         self.trend = nn.Linear(window, horizon)
+        self.register_buffer("average_LL", trend(torch.eye(window)[:, None])[:, 0].T.contiguous(), persistent=False)
 
     def forward(self, past_BLC: Tensor) -> Tensor:
-        x_BCL = past_BLC.transpose(1, 2)
-        trend_BCL = trend(x_BCL)
-        return (self.seasonal(x_BCL - trend_BCL) + self.trend(trend_BCL)).transpose(1, 2)
+        weight_HL = self.seasonal.weight + (self.trend.weight - self.seasonal.weight) @ self.average_LL
+        bias_H = self.seasonal.bias + self.trend.bias
+        return F.linear(past_BLC.transpose(1, 2), weight_HL, bias_H).transpose(1, 2)
 
 
 class NLinear(nn.Module):
@@ -112,7 +119,7 @@ class NLinear(nn.Module):
         return self.linear((past_BLC - last_B1C).transpose(1, 2)).transpose(1, 2) + last_B1C
 
 
-class Linear(SquaredError):
+class LinearForecast(SquaredError):
     """The squared error; and the weights as pictures."""
 
     def pictures(self, model: Any, split: Any) -> dict[str, Any]:
@@ -137,8 +144,8 @@ def recipe(
     epochs: int = 10,                                 # at most: it stops when three have brought nothing; run_longExp.py
 ) -> Iterator[Stage]:  # fmt: skip
     series = series_data(data, window, horizon, windows)
-    maker = {"dlinear": DLinear, "nlinear": NLinear}[model]
-    forecaster, objective = maker(window, horizon), Linear(series.columns, series.mean, series.std)
+    forecaster = {"dlinear": DLinear, "nlinear": NLinear}[model](window, horizon)
+    objective = LinearForecast(series.columns, series.mean, series.std)
     epoch = len(series.train) // batch
     halved = steps([epoch * i for i in range(2, epochs)], by=0.5)  # tools.py, adjust_learning_rate
     yield Stage(forecaster, series, objective, adam(lr, schedule=halved), epochs=epochs, batch=batch, drop_last=True,

@@ -108,6 +108,7 @@ def recipe(
     usual = Climatology(season, horizon, series.channels)
     yield Stage(usual, series, Usual(*units), epochs=1, batch=batch, name="climatology")
     yield Stage(Again(season, horizon), series, PointForecast(*units), steps=0, batch=batch, name="seasonal")
-    last, objective = Again(1, horizon), PointForecast(*units)
+    last = Again(1, horizon)
+    objective = PointForecast(*units)
     yield Stage(last, series, objective, steps=0, batch=batch, name="last")
     return whole_batches(last, objective, series.test, batch)
