@@ -413,7 +413,7 @@ GRAPH = [
           "return None, propagate(ctx.saved_tensors[0], grad)", "return None, grad",
           (GRAPHS + "test_propagate_has_the_gradient_of_the_product", GCN + PARITY), "GradcheckError"),
     Fault("features standardized by the nodes of all splits", "data/graphs.py",
-          "fitted = x[splits[0].numpy()]", "fitted = x",
+          "own.standard(x[splits[0].numpy()])", "own.standard(x)",
           (OWN + "test_features_below_zero_are_standardized_by_the_training_nodes",)),
 ]  # fmt: skip
 
