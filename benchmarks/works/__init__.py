@@ -3,7 +3,7 @@
 WITHOUT = {  # methods that are beside nothing, and why
     "style_transfer": "no library has it, and a plain script would call the same: torch's convolutions and its L-BFGS",
     **dict.fromkeys(
-        ["adversarial", "gradient_descent", "hello_rnn", "linear_regression",
+        ["adversarial", "function_approximation", "gradient_descent", "hello_rnn", "linear_regression",
          "logistic_regression", "optimizers", "rules_against_learning", "small_cnn", "softmax_regression"],
         "not timed beside another yet",
     ),
