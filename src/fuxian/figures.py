@@ -440,14 +440,15 @@ def labelled_images(images: Tensor, labels: Sequence[str], columns: int) -> Figu
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
     side = 430 / columns
+    tall = side * images.shape[2] / images.shape[3]
     size = min(12.0, 1.7 * side / max(1, *map(len, labels)))
     with mpl.rc_context(_STYLE):
-        drawing = Figure(figsize=(430 / 72, rows * (side + 16) / 72))
+        drawing = Figure(figsize=(430 / 72, rows * (tall + 16) / 72))
         FigureCanvasSVG(drawing)
         for i, (image, label) in enumerate(zip(images, labels, strict=True)):
             row, column = divmod(i, columns)
             up = 1 - (row + 1) / rows
-            share = 16 / (side + 16) / rows
+            share = 16 / (tall + 16) / rows
             axes = drawing.add_axes((column / columns + 0.005, up + share, 1 / columns - 0.01, 1 / rows - share))
             axes.imshow(_pixels(image), cmap="gray", vmin=0, vmax=255, interpolation="none")
             axes.set_axis_off()

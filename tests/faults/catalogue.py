@@ -17,6 +17,7 @@ GAT = "parity/test_gat.py::"
 LINEAR = "parity/test_linear_regression.py::"
 SOFTMAX = "parity/test_softmax_regression.py::"
 RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
+APPROXIMATION = "parity/test_function_approximation.py::"
 DESCENT = "parity/test_gradient_descent.py::"
 FLOW = "parity/test_gradient_flow.py::"
 MLP = "parity/test_mlp.py::"
@@ -131,6 +132,25 @@ BASICS = [
     Fault("a fall of the likelihood is not told", "methods/basics/gaussian_mixture.py",
           "(likelihood_S[:-1] - likelihood_S[1:]).max()", "(likelihood_S[:-1] - likelihood_S[1:]).min()",
           (MIXTURE + "test_a_fall_would_be_told",)),
+    Fault("SIREN starts like any net", "methods/basics/function_approximation.py",
+          "math.sqrt(6 / fan) / omega", "math.sqrt(1 / fan)",
+          (APPROXIMATION + "test_siren_starts_where_the_paper_says",)),
+    Fault("SIREN sees places from 0 to 1", "methods/basics/function_approximation.py",
+          "x_NH = 2 * place - 1", "x_NH = place",
+          (APPROXIMATION + "test_outputs_gradients_and_step",)),
+    Fault("Fourier features without 2π", "methods/basics/function_approximation.py",
+          "angle = 2 * math.pi * place", "angle = place",
+          (APPROXIMATION + "test_outputs_gradients_and_step",
+           APPROXIMATION + "test_fourier_features_make_a_kernel_of_differences")),
+    Fault("biases of a linear net are added as they are", "methods/basics/function_approximation.py",
+          "layer.weight @ bias + layer.bias", "bias.sum() + layer.bias",
+          (APPROXIMATION + "test_a_linear_net_is_one_matrix_and_one_that_bends_is_none",)),
+    Fault("the photograph is learned by its rows", "methods/basics/function_approximation.py",
+          "learned[::2, ::2] = True", "learned[::4] = True",
+          (APPROXIMATION + "test_a_quarter_of_the_pixels_is_learned_and_each_has_its_place",)),
+    Fault("what is tested outside lies inside", "methods/basics/function_approximation.py",
+          "outside = torch.linspace(SEEN, ASKED, 129)[1:]", "outside = torch.linspace(0, SEEN, 129)[1:]",
+          (APPROXIMATION + "test_what_is_inside_and_what_is_outside",)),
     Fault("a batch's cost is its sum", "methods/basics/gradient_descent.py",
           "yield name, self.cost(walker.w[None], batch).mean()", "yield name, self.cost(walker.w[None], batch).sum()",
           (DESCENT + "test_the_mean_cost_of_a_batch_is_what_is_descended",)),
