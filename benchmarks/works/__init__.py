@@ -4,7 +4,7 @@ WITHOUT = {  # methods that are beside nothing, and why
     "style_transfer": "no library has it, and a plain script would call the same: torch's convolutions and its L-BFGS",
     **dict.fromkeys(
         ["adversarial", "gradient_descent", "gradient_flow", "hello_rnn", "linear_regression", "mlp",
-         "regularization", "rules_against_learning", "small_cnn", "softmax_regression"],
+         "pseudo_label", "regularization", "rules_against_learning", "small_cnn", "softmax_regression"],
         "not timed beside another yet",
     ),
 }  # fmt: skip

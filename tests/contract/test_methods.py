@@ -40,6 +40,7 @@ PARAMETERS = {
     "basics.kmeans": {"train": 0},
     "basics.linear_regression": {"descent": 2, "diabetes": 2},
     "basics.mlp": {"train": 4_810},
+    "basics.pseudo_label": {"supervised": 7_510, "fed-back": 7_510},
     "basics.regularization": {"plain": 26_122, "early-stopping": 26_122, "batch-norm": 26_378, "dropout": 26_122},
     "basics.rules_against_learning": {"rules": 0, **{f"learn-{n}": 9 for n in (3, 6, 15, 30, 60, 90)}},
     "basics.softmax_regression": {"number": 65, "classes": 650},

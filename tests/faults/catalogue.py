@@ -18,6 +18,7 @@ RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
 DESCENT = "parity/test_gradient_descent.py::"
 FLOW = "parity/test_gradient_flow.py::"
 MLP = "parity/test_mlp.py::"
+PSEUDO = "parity/test_pseudo_label.py::"
 REGULAR = "parity/test_regularization.py::"
 HELLO = "parity/test_hello_rnn.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
@@ -107,6 +108,15 @@ BASICS = [
     Fault("raw pixels are divided once more", "methods/basics/mlp.py",
           'std=[1 / 255] if normalize == "none" else [1.0]', "std=[1.0]",
           (MLP + "test_pixels_are_what_normalize_says[none-78-96]",)),
+    Fault("what is fed back weighs in full from the first step", "methods/basics/pseudo_label.py",
+          "full * ((t - rise[0]) / (rise[1] - rise[0])).clamp(0, 1)", "full + 0 * t",
+          (PSEUDO + "test_the_weight_of_what_is_fed_back",)),
+    Fault("the net is fed the class that it holds for unlikeliest", "methods/basics/pseudo_label.py",
+          "cross_entropy(fed, fed.argmax(1))", "cross_entropy(fed, fed.argmin(1))",
+          (PSEUDO + PARITY,)),
+    Fault("images without labels keep them", "methods/basics/pseudo_label.py",
+          "torch.full_like(hidden.label, UNKNOWN)", "hidden.label.clone()",
+          (PSEUDO + "test_labels_are_hidden_and_as_many_of_each_class_are_told",)),
     Fault("dropout is not scaled up", "methods/basics/regularization.py",
           "bernoulli_(1 - self.p) / (1 - self.p)", "bernoulli_(1 - self.p)",
           (REGULAR + "test_the_mean_over_all_masks_is_the_number_itself", REGULAR + "test_what_the_layers_do_alone")),
