@@ -50,6 +50,7 @@ PARAMETERS = {
     "basics.naive_bayes": {"train": 0},
     "basics.optimizers": {"ravine": 14, "race": 7 * 650},
     "basics.pca": {"components": 0, "classifier": 0},
+    "basics.pseudo_label": {"supervised": 7_510, "fed-back": 7_510},
     "basics.regularization": {"plain": 26_122, "early-stopping": 26_122, "batch-norm": 26_378, "dropout": 26_122},
     "basics.reinforcement": {"value-iteration": 0, "reinforce": 55},
     "basics.rules_against_learning": {"rules": 0, **{f"learn-{n}": 9 for n in (3, 6, 15, 30, 60, 90)}},

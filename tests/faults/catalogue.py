@@ -24,6 +24,7 @@ MLP = "parity/test_mlp.py::"
 COMPUTATION = "parity/test_computation_graph.py::"
 CONVOLUTION = "parity/test_convolution.py::"
 COUNT = "parity/test_parameter_count.py::"
+PSEUDO = "parity/test_pseudo_label.py::"
 REGULAR = "parity/test_regularization.py::"
 HELLO = "parity/test_hello_rnn.py::"
 INFORMATION = "parity/test_information.py::"
@@ -295,6 +296,15 @@ BASICS = [
     Fault("the models of the race begin apart", "methods/basics/optimizers.py",
           "deepcopy(start) for name", "type(start)(start.in_features, start.out_features) for name",
           (OPTIMIZERS + "test_all_begin_alike_and_go_down",)),
+    Fault("what is fed back weighs in full from the first step", "methods/basics/pseudo_label.py",
+          "full * ((t - rise[0]) / (rise[1] - rise[0])).clamp(0, 1)", "full + 0 * t",
+          (PSEUDO + "test_the_weight_of_what_is_fed_back",)),
+    Fault("the net is fed the class that it holds for unlikeliest", "methods/basics/pseudo_label.py",
+          "cross_entropy(fed, fed.argmax(1))", "cross_entropy(fed, fed.argmin(1))",
+          (PSEUDO + PARITY,)),
+    Fault("images without labels keep them", "methods/basics/pseudo_label.py",
+          "torch.full_like(hidden.label, UNKNOWN)", "hidden.label.clone()",
+          (PSEUDO + "test_labels_are_hidden_and_as_many_of_each_class_are_told",)),
     Fault("dropout is not scaled up", "methods/basics/regularization.py",
           "bernoulli_(1 - self.p) / (1 - self.p)", "bernoulli_(1 - self.p)",
           (REGULAR + "test_the_mean_over_all_masks_is_the_number_itself", REGULAR + "test_what_the_layers_do_alone")),
