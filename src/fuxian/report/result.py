@@ -205,7 +205,9 @@ def _counted(report: Report, metric: str) -> list[str]:
     best = stage["best_step"]
     if stage.get(split) == count:
         each = " for each seed" if len(report.done) > 1 else ""
-        what = f"All {count:,.0f} {_SPLITS.get(split, split)} examples counted once{each}"
+        examples = f"{_SPLITS.get(split, split)} example"
+        all_ = f"All {plural(round(count), examples)}" if count > 1 else f"Its one {examples}"
+        what = f"{all_} counted once{each}"
     else:
         what = f"The metric stands on {general(count)} counted"
     chosen = "" if best is None else f"; the weights are the best on validation, of step {best:,}"

@@ -8,7 +8,7 @@ Paper    Boser, Guyon & Vapnik, COLT 1992: the widest margin, by inner products 
          Cortes & Vapnik, Machine Learning 20, 1995: the soft margin, whose rows weigh C at most
          Platt, Sequential Minimal Optimization, 1998: two multipliers a step
          Fan, Chen & Lin, JMLR 6, 2005: which two, by second order
-Code     cjlin1/libsvm, svm.cpp: select_working_set, calculate_rho, and the votes of all pairs in svm_predict_values
+Code     cjlin1/libsvm, svm.cpp: select_working_set, calculate_rho, and the votes of all pairs in svm_predict_values;
          scikit-learn, plot_digits_classification.py: the first half of the digits trains, gamma = 0.001
 Departs  the problems of all pairs of classes are solved side by side, one step of each at a time
 """
