@@ -149,6 +149,7 @@ def test_equal_is_to_the_tenth_place_and_a_share_is_of_all_values() -> None:
     assert share([(one, other), (one[:1], other[1:2])]) == 0.5
 
 
-def test_a_picture_that_is_too_small_is_refused() -> None:
-    with pytest.raises(WrongInput, match="side=16: a quarter of china is then 4 × 2 pixels"):
-        Photograph("china", 16)
+@pytest.mark.parametrize(("side", "pixels"), [(16, "4 × 2"), (24, "6 × 4")])
+def test_a_picture_that_is_too_small_is_refused(side: int, pixels: str) -> None:
+    with pytest.raises(WrongInput, match=f"side={side}: a quarter of china is then {pixels} pixels"):
+        Photograph("china", side)

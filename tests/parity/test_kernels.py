@@ -101,7 +101,6 @@ def test_digits_decided_as_by_libsvm(prove) -> None:
     outputs = relative(model(asked), torch.from_numpy(reference.decision_function(asked.numpy())))
     assert outputs < 1e-7
     assert model.votes(asked).argmax(1).tolist() == reference.predict(asked.numpy()).tolist()
-    assert model.votes(asked).sum(1).unique().tolist() == [45]
     assert ((model.weights() != 0).any(1).nonzero().flatten().tolist()) == sorted(reference.support_.tolist())
     prove("kernels", "parity", reference=f"scikit-learn {sklearn.__version__}, SVC", outputs=outputs, dtype="float64")
     assert round((model.votes(asked).argmax(1) == true).double().mean().item(), 2) == 0.97

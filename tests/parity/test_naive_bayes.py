@@ -102,6 +102,8 @@ def test_rows_that_are_all_the_same_leave_what_was_known_before() -> None:
     label = torch.tensor([0, 1, 1, 1])
     model = fitted(Rows(torch.ones(4, 3).double(), label), classes=2, parts=2)
     assert model(torch.ones(1, 3).double())[0].tolist() == pytest.approx([0.25, 0.75])
+    far = model(torch.full((1, 3), 4.0).double())[0].tolist()  # by so many deviations that no prior is left beside them
+    assert far == [0.5, 0.5]
 
 
 def test_a_single_class_is_refused(tmp_path: Path) -> None:

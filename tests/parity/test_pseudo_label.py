@@ -118,7 +118,7 @@ def test_both_stages_begin_alike_and_differ_in_the_weight_alone() -> None:
     with pytest.raises(StopIteration) as end:
         stages.send({"test/error": 0.1})
     assert end.value.value["gain"] == pytest.approx(0.2)
-    assert 0 <= end.value.value["told-right"] <= 1
+    assert 0 <= end.value.value["told_right"] <= 1
 
 
 def test_every_image_counts() -> None:
@@ -127,3 +127,16 @@ def test_every_image_counts() -> None:
     counts: dict[str, float] = {}
     measure(stage.model, stage.objective, stage.data.test, 100, counts=counts)
     assert counts == dict.fromkeys(("loss", "accuracy", "error"), 360)
+
+
+def test_a_fifth_of_the_pixels_and_half_of_the_units_are_dropped() -> None:
+    torch.manual_seed(0)
+    net, seen = DropNet(1000, 1000, 2, dropout=0.5), {}
+    nn.init.zeros_(net.hidden.weight)
+    nn.init.ones_(net.hidden.bias)
+    net.hidden.register_forward_pre_hook(lambda _, given: seen.update(pixels=given[0]))
+    net.output.register_forward_pre_hook(lambda _, given: seen.update(units=given[0]))
+    net(torch.ones(20, 1, 1000, 1))
+    assert (seen["pixels"] == 0).double().mean().item() == pytest.approx(0.2, abs=0.012)  # four standard errors
+    assert (seen["units"] == 0).double().mean().item() == pytest.approx(0.5, abs=0.015)
+    assert (seen["pixels"].max().item(), seen["units"].max().item()) == (1.25, 2.0)

@@ -1,8 +1,8 @@
 """Convolution: flip, shift, overlap; the same by Fourier transform; run backwards by zero-stuffing; and pooling.
 
 中文     卷积、转置卷积、池化
-Paper    Dumoulin & Visin, arXiv:1603.07285: ch. 2 (discrete convolutions), ch. 3 (pooling), sec. 4.5, 4.6 and relation 13
-         (zeros between the units, padding k - p - 1)
+Paper    Dumoulin & Visin, arXiv:1603.07285: sec. 1.1 (discrete convolutions), sec. 1.2 and ch. 3 (pooling), sec. 4.5
+         and 4.6, relation 13 (zeros between the units, padding k - p - 1)
          the notes: (f ∗ h)(t) = ∫ f(τ) h(t - τ) dτ, a product in frequency; transposed: stuff with zeros, turn, convolve
 Departs  the notes write f ∗ g and define it with h; what they call a network's convolution does not flip its kernel: it is
          the cross-correlation. It makes no difference to what a network can learn: one that does not flip is shown the
@@ -194,14 +194,14 @@ class Tiles(Batch):
 
 
 class Photograph(Splits):
-    """A picture in grey, cut into 4 × 4 tiles. Raises WrongInput where a tile would be no larger than the kernel."""
+    """A picture in grey, cut into 4 × 4 tiles. Raises WrongInput where a tile would be smaller than 5 × 5."""
 
     def __init__(self, data: str | Path, side: int) -> None:
         name = data.name if isinstance(data, Path) else data
         grey_HW = picture(data, side).double().mean(0)
         h, w = (n // 4 for n in grey_HW.shape)
-        if min(h, w) < 4:
-            raise WrongInput(f"side={side}: a quarter of {name} is then {w} × {h} pixels", do="4 × 4 or more")
+        if min(h, w) < 5:
+            raise WrongInput(f"side={side}: a quarter of {name} is then {w} × {h} pixels", do="5 × 5 or more")
         self.whole = grey_HW[None, None, : 4 * h, : 4 * w]
         self.tiles = self.whole.unfold(2, h, h).unfold(3, w, w).reshape(16, 1, h, w)
         super().__init__(self, name=name, hashes={"picture": digest(self.whole.numpy().tobytes())})

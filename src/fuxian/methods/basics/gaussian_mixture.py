@@ -35,7 +35,7 @@ CLAIMS = [
 ]  # fmt: skip
 QUICK = dict(steps=30)
 
-# Shape letters: N points, F features, K components, S steps.
+# Shape letters: N points, F features, K components, S steps and the start.
 
 
 class GaussianMixture(nn.Module):

@@ -10,7 +10,7 @@ Departs  that largest variance is of all rows so far; scikit-learn's partial_fit
 """
 
 from collections.abc import Iterator
-from math import pi
+from math import isqrt, pi
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,8 +45,7 @@ def posterior(log_prior_C: Tensor, log_likelihood_NC: Tensor) -> Tensor:
 
 
 def cab(blue_N: Tensor) -> Tensor:
-    """Where a share `blue_N` of cabs is blue: the probability (N,) that one was, of which a witness who is right four times
-    in five says so."""
+    """P(blue | a witness says blue) (N,), where a share `blue_N` of cabs is blue and four words of his in five are true."""
     log_prior_N2 = torch.stack([blue_N, 1 - blue_N], 1).log()
     return posterior(log_prior_N2, blue_N.new_tensor([0.8, 0.2]).log())[:, 0]
 
@@ -71,7 +70,7 @@ class NaiveBayes(nn.Module):
         count_C1, rows = self.count_C[:, None], self.count_C.sum()
         mean_F = (count_C1 * self.mean_CF).sum(0) / rows
         whole_F = (self.squares_CF + count_C1 * (self.mean_CF - mean_F).square()).sum(0) / rows
-        floor = (self.smoothing * whole_F.max()).clamp_min(torch.finfo(whole_F.dtype).tiny)
+        floor = (self.smoothing * whole_F.max()).clamp_min(torch.finfo(whole_F.dtype).tiny ** 0.5)  # x²/σ² is finite
         return self.squares_CF / count_C1.clamp_min(1) + floor
 
     def log_likelihood(self, x_NF: Tensor) -> Tensor:
@@ -122,8 +121,7 @@ class Counting(Objective):
         }
         if len(self.columns) <= 6:
             drawn["densities"] = self.densities(model)
-        elif self.columns[0].startswith("pixel"):
-            side = round(len(self.columns) ** 0.5)
+        elif self.columns[0].startswith("pixel") and (side := isqrt(len(self.columns))) ** 2 == len(self.columns):
             mean_C1HW = model.mean_CF.view(count, 1, side, side).cpu()
             drawn["means"] = figures.labelled_images(1 - mean_C1HW, self.names, columns=5)
         return drawn

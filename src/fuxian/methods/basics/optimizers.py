@@ -47,6 +47,7 @@ class FromItsPaper(torch.optim.Optimizer):
         super().__init__(groups, dict(lr=lr, weight_decay=weight_decay, **numbers))
 
     def rule(self, w: Tensor, g: Tensor, s: dict[str, Tensor], lr: float) -> None:
+        """Moves `w` in place. `g` has its decay; `s` has what `kept` names, and `step`, from 1."""
         raise NotImplementedError
 
     @torch.no_grad()
@@ -108,9 +109,7 @@ class Adadelta(FromItsPaper):
 
     kept = ("g2", "step2")
 
-    def rule(
-        self, w: Tensor, g: Tensor, s: dict[str, Tensor], lr: float = 1.0, rho: float = 0.95, eps: float = 1e-6
-    ) -> None:
+    def rule(self, w: Tensor, g: Tensor, s: dict[str, Tensor], lr: float, rho: float = 0.95, eps: float = 1e-6) -> None:
         s["g2"].mul_(rho).add_((1 - rho) * g**2)  # E[g²], line 4
         change = -(s["step2"] + eps).sqrt() / (s["g2"] + eps).sqrt() * g  # - RMS[Δx] / RMS[g] · g, line 5
         s["step2"].mul_(rho).add_((1 - rho) * change**2)  # E[Δx²], line 6
@@ -159,7 +158,6 @@ def root(step: int, total: int, history: Any) -> float:
 
 def all_at(rates: Mapping[str, float], schedule: Schedule | None = None) -> dict[str, Optimizer]:
     """A player for each rule. Adadelta's steps have no rate, and so no schedule."""
-
     return {
         name: Optimizer(partial(RULES[name], lr=lr), lr, schedule=None if name == "adadelta" else schedule)
         for name, lr in rates.items()

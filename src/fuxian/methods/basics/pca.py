@@ -2,7 +2,7 @@
 
 中文     主成分分析
 Paper    Pearson, Philosophical Magazine 2(11), 1901: lines and planes of closest fit
-         Golub & Van Loan, Matrix Computations, 4th ed., 2013: sec. 8.2.4 (orthogonal iteration; here of the covariance)
+         Golub & Van Loan, Matrix Computations, 4th ed., 2013: sec. 8.2.4, 8.3.6 (orthogonal iteration with Ritz values)
          LeCun et al., Proc. IEEE 86(11), 1998: sec. III.C.3 (40 components, then a polynomial in 821 terms)
          the notes, on sorting data: draw it by its features; else by its components; without classes, cluster first
 Departs  LeCun et al. do not say how the polynomial is fitted; here by least squares against one-hot classes. It is of
@@ -93,7 +93,7 @@ class OrthogonalIteration(Objective):
 
     def update(self, model: PCA, batch: Rows) -> dict[str, Tensor]:
         plane_FD = torch.linalg.qr(self.cov_FF @ model.axes_FD).Q
-        variance_D, turn_DD = torch.linalg.eigh(plane_FD.T @ self.cov_FF @ plane_FD)  # Rayleigh-Ritz, sec. 8.2.4
+        variance_D, turn_DD = torch.linalg.eigh(plane_FD.T @ self.cov_FF @ plane_FD)  # Ritz values, sec. 8.3.6
         model.axes_FD.copy_(plane_FD @ turn_DD.flip(1))
         model.variance_D.copy_(variance_D.flip(0))
         largest_1D = model.axes_FD.gather(0, model.axes_FD.abs().argmax(0, keepdim=True))
@@ -128,8 +128,7 @@ class OrthogonalIteration(Objective):
             shares = model.explained_D.cumsum(0).cpu()
             drawn["variance"] = figures.lines({"": (torch.arange(1, len(shares) + 1), shares)}, x="components",
                                               y="share of the variance")  # fmt: skip
-        if self.columns[0].startswith("pixel"):
-            side = isqrt(len(self.columns))
+        if self.columns[0].startswith("pixel") and (side := isqrt(len(self.columns))) ** 2 == len(self.columns):
             axis_D1HW = model.axes_FD.T[:20].reshape(-1, 1, side, side).cpu()
             largest_D = axis_D1HW.abs().amax((1, 2, 3), keepdim=True)
             said = [part.partition(" of")[0] for part in share[:20]]

@@ -108,7 +108,7 @@ class PseudoLabel(Classification):
         return ranked(model(batch.image).sigmoid(), self.names)
 
     def pictures(self, model: Any, split: Any) -> dict[str, Any]:
-        """All images that it was told the labels of; and how often it errs on those that it is most certain of."""
+        """Images that it was told the labels of, thirty of a class at most; and the mistakes among the most certain."""
         sure, right = [], []
         for batch in batches(split, 1000, self.image.device):
             logits = model(batch.image)
@@ -118,8 +118,9 @@ class PseudoLabel(Classification):
         count = torch.arange(1, len(order) + 1)
         wrong = 100 * (~torch.cat(right)[order]).cumsum(0).cpu() / count
         keep = torch.linspace(len(order) // 50, len(order) - 1, 100).long()
-        shown = self.image[self.label.argsort(stable=True)][:300]
-        grid = figures.image_grid(1 - shown if shown.shape[1] == 1 else shown, columns=-(-len(shown) // len(self.names)))
+        each = len(self.label) // len(self.names)  # they lie class by class
+        shown = self.image.unflatten(0, (len(self.names), each))[:, :30].flatten(0, 1)
+        grid = figures.image_grid(1 - shown if shown.shape[1] == 1 else shown, columns=min(each, 30))
         curve = {"": (100 * count[keep] / len(order), wrong[keep])}
         sorted_ = figures.lines(curve, x="the most certain images, %", y="wrong of them, %")
         return {"labelled": grid, "certainty": sorted_} | super().pictures(model, split)
@@ -167,4 +168,4 @@ def recipe(
         results.append((yield Stage(model, splits, objective, optimizer, steps=steps, batch=batch, drop_last=True,
                                     evaluate_every=max(1, steps // 10), name=name)))  # fmt: skip
     judged = measure(models[1], Classification(images.names), rest, 1000)  # of the labels that it gives, how many are true
-    return {"gain": results[0]["test/error"] - results[1]["test/error"], "told-right": judged["accuracy"]}
+    return {"gain": results[0]["test/error"] - results[1]["test/error"], "told_right": judged["accuracy"]}

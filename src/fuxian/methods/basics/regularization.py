@@ -4,12 +4,14 @@ The same net four times, from the same first weights. Both layers work one way i
 what it costs to forget `eval()` is measured too.
 
 中文     正则化：早停、Dropout、批归一化
-Paper    Srivastava et al., JMLR 15, 2014, arXiv:1207.0580 before it: sec. 4 (the model), sec. 10 (scaled in training)
+Paper    Srivastava et al., JMLR 15, 2014 (before it Hinton et al. 2012, arXiv:1207.0580): sec. 4 (the model), sec. 10
+         (scaled in training)
          Ioffe & Szegedy, ICML 2015, arXiv:1502.03167: alg. 1 (in training), alg. 2 (in evaluation)
-         Prechelt, Early Stopping - But When?, 1998: the criterion UP, by the best so far
+         Prechelt, Early Stopping - But When?, 1998: to stop by validation
          the notes, sec. 4: of 100 units at p = 0.5 half are closed; over-fitting is training error down, test error up
 Departs  dropout's outputs are scaled up in training, not its weights down in evaluation: their sec. 10, and all libraries.
-         Batch normalization keeps running statistics, as libraries do, where alg. 2 takes many batches at the end
+         Batch normalization keeps running statistics, as libraries do, where alg. 2 takes many batches at the end.
+         Prechelt's UP stops after so many rises in a row, ours after so many epochs without a new least
 """
 
 from collections.abc import Iterator, Mapping
@@ -29,8 +31,7 @@ from fuxian.facts import Claim, Paper, Within
 from fuxian.objectives.classification import Classification
 from fuxian.optim import adam, patience
 
-PAPER = Paper("Dropout: A Simple Way to Prevent Neural Networks from Overfitting", "Srivastava et al.", 2014, venue="JMLR",
-              arxiv="1207.0580")  # fmt: skip
+PAPER = Paper("Dropout: A Simple Way to Prevent Neural Networks from Overfitting", "Srivastava et al.", 2014, venue="JMLR")
 CLAIMS = [
     Claim("dropout/test/accuracy", None, where="1,000 images of MNIST: nobody publishes it", seeds=5),
     Claim("batch-norm/test/accuracy", None, where="1,000 images of MNIST: nobody publishes it", seeds=5),
@@ -192,11 +193,13 @@ def accuracy(net: Net, split: Split, in_training: int = 0) -> float:
 
 
 def few(data: ImageSplits, images: int) -> ImageSplits:
-    """The first so many training images, standardized by them alone. Raises WrongInput where there are not as many."""
+    """The first so many training images, standardized by them alone. Raises WrongInput where there are too few."""
     train: Any = data.train
     val: Any = data.val
     if images > len(train):
         raise WrongInput(f"--images {images}: {data.name} has {len(train):,} to train on")
+    if len(val) < 2:
+        raise WrongInput(f"{data.name}: one image to validate on; it takes two or more")
     some = ImageSplits(train.part(slice(0, images)), val, data.test, name=data.name, names=data.names,
                        hashes=data.hashes)  # fmt: skip
     return standardized(some)
@@ -207,12 +210,12 @@ def layers_alone(x_BU: Tensor) -> dict[str, float]:
     drop, norm = Dropout(0.5), BatchNorm(x_BU.shape[1])
     ones = torch.ones(10_000, 100)
     closed = drop(ones)
-    for some in x_BU.chunk(10):
+    for some in x_BU.tensor_split(10):
         norm(some)
     in_training = norm(x_BU[:10])[:2] - norm(x_BU[:2])
     drop.eval()
     norm.eval()
-    in_evaluation = norm(x_BU[:10])[:2] - norm(x_BU[:2])
+    in_evaluation = norm(x_BU[:10])[:1] - norm(x_BU[:1])
     return {
         "closed": float((closed == 0).sum(1).double().mean()),
         "dropout_mean": float(closed.double().mean()),
@@ -232,6 +235,9 @@ def recipe(
     lr: float = 1e-3,          # Adam
     wait: Annotated[int, Within(1)] = 5,  # epochs without a lower loss of validation before it is stopped
 ) -> Iterator[Stage]:  # fmt: skip
+    if images % batch == 1 or batch == 1:
+        raise WrongInput(f"--images {images}, --batch {batch}: a batch of one has no deviation to be normalized by",
+                         do="a batch of 2 or more, and no single image over")  # fmt: skip
     splits = few(hold_out(image_data(data), 2000), images)
     shape = (splits.channels * splits.size**2, width, splits.classes)
     nets = {"plain": Net(*shape), "early-stopping": Net(*shape), "batch-norm": Net(*shape, batch_norm=True),
@@ -247,5 +253,5 @@ def recipe(
                     stop=patience("-loss", wait) if early else None, select="-loss" if early else None)  # fmt: skip
         curves[name] = objective
     validation = curves["plain"].curve()[:, 1]
-    pixels = next(iter(batches(splits.train, 100))).image.flatten(1)
+    pixels = next(iter(batches(splits.train, 100))).image.flatten(1).cpu()
     return {"turns_by": float(validation[-1] - validation.min()), **layers_alone(pixels)}

@@ -278,14 +278,15 @@ def recipe(
     cost: Annotated[float, Within(0)] = 0.04,         # of a move; sec. 17.1
     gamma: Annotated[float, Within(0, 1)] = 1.0,      # discount of the next step's reward; Fig. 17.3
     sweeps: Annotated[int, Within(1)] = 200,          # of value iteration
-    episodes: Annotated[int, Within(1)] = 64,         # a step
+    episodes: Annotated[int, Within(1)] = 64,         # played side by side in each step
     horizon: Annotated[int, Within(1)] = 100,         # moves of an episode at most
-    steps: int = 1000,                                # of REINFORCE
+    steps: Annotated[int, Within(1)] = 1000,          # of REINFORCE
     lr: float = 4.0,                                  # of the preferences
+    baseline_lr: Annotated[float, Within(0, 1, above=True)] = 0.5,  # the share of its way to the mean return in a step
 ) -> Iterator[Stage]:  # fmt: skip
     world = World(cost, gamma)
     best = yield Stage(Values(len(world.fields)), world, ValueIteration(world), steps=sweeps, name="value-iteration")
     optimum = best["train/return"]
     tried = yield Stage(Agent(len(world.fields)), world, Reinforce(world, optimum, episodes, horizon, steps),
-                        {"policy": sgd(lr), "baseline": sgd(0.5)}, steps=steps, name="reinforce")  # fmt: skip
+                        {"policy": sgd(lr), "baseline": sgd(baseline_lr)}, steps=steps, name="reinforce")  # fmt: skip
     return {"short_of_optimum": optimum - tried["train/return"]}

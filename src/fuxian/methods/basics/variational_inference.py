@@ -44,7 +44,7 @@ CLAIMS = [  # exact: all of it is Gaussian
 QUICK = dict(steps=12)
 SEEDLESS = True
 
-# Shape letters: N flowers, D = 2 weights, a slope and a height; T steps and the start, or nothing.
+# Shape letters: N flowers, D = 2 weights, a slope and an intercept; T steps and the start, or nothing.
 
 
 class Gaussian(NamedTuple):
@@ -231,7 +231,7 @@ class Beside(Bound):
         frames = torch.linspace(0, len(steps["mean-field"]) - 1, 12).round().long().tolist()
         return {
             "posterior": figures.animation([self.ellipses(true, paths, t) for t in frames]),
-            "elbo": figures.lines(curves | limit, x="step", y="ELBO, nats; it begins thousands lower"),
+            "elbo": figures.lines(curves | limit, x="step", y="ELBO, nats; what is lower by 30 is left out"),
             "gap": figures.lines({name: (steps[name], q.kl(true)) for name, q in paths.items()}, x="step", log=True,
                                  y="log p(y) - ELBO = KL to the posterior, nats"),
             "line": figures.lines({name: (length, std) for name, std in wide.items()}, x="petal length, cm",
@@ -255,7 +255,7 @@ class Beside(Bound):
         low_2, high_2 = (true.mean_TD + side * 4 * true_P2.amax(0) for side in (-1, 1))
         axes.set(xlim=(float(low_2[0]), float(high_2[0])), ylim=(float(low_2[1]), float(high_2[1])))
         axes.grid(False)
-        axes.set_title(f"height at no length, cm; step {t}", loc="left", fontsize=12, color=figures.PALETTE["soft"])
+        axes.set_title(f"intercept, cm; step {t}", loc="left", fontsize=12, color=figures.PALETTE["soft"])
         axes.set_xlabel("slope", loc="right")
         axes.legend(loc="lower left", frameon=False)
         return drawing
