@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fuxian.engine.run import Run
 
 
-SHOWN = ("backpropagation", "lenet", "gpt2", "ddpm", "gcn", "hello_rnn", "continual")  # what `demo` runs
+SHOWN = ("backpropagation", "lenet", "gpt2", "ddpm", "gcn", "hello_rnn", "continual", "linear")  # what `demo` runs
 SWITCHES = ("--quick", "--compile", "--dry-run", "--json", "--help")  # options of `run` that take no value
 
 
