@@ -354,8 +354,9 @@ def test_a_package_that_a_shipped_method_lacks(
 
 
 def test_a_missing_part_of_fuxian_is_a_bug(shelf: Path) -> None:
+    (shelf / "graph/gone.py").write_text((shelf / "graph/gat.py").read_text())
     with pytest.raises(ModuleNotFoundError):
-        find("gat").load()  # there is no fuxian.methods.graph.gat
+        find("gone").load()  # there is no fuxian.methods.graph.gone
 
 
 # ── every method that ships ─────────────────────────────────────────────────────────────────────────────────────────

@@ -17,6 +17,7 @@ from fuxian import figures
 
 HEIGHT = np.array([[0.0, 1, 4], [1, 2, 5]])
 NAMES = ["zero", "one", "two"]
+UPS = (("from 3", 3.0), ("from 9", 1.0))
 
 
 def grid() -> torch.Tensor:
@@ -27,13 +28,36 @@ def film() -> figures.Animation:
     return figures.animation([figures.lines({"a": ([0, 1], [up, 1.0])}) for up in (3.0, 2.0, 1.5)], seconds=3)
 
 
+def small() -> Any:
+    drawing, panels = figures.panels([("length, cm", "width, cm"), ("length, cm", "mass, g")])
+    for axes in panels:
+        axes.plot([0, 1], [1, 2], color=figures.PALETTE["blue"], label="measured")
+    return figures.named(drawing)
+
+
 DRAWINGS: dict[str, Callable[[], Any]] = {
     "lines": lambda: figures.lines({"a": ([0, 1, 2], [3.0, 2.0, 1.0]), "b": ([0, 1, 2], [2, 2, 2])}, x="epoch", y="loss"),
     "log": lambda: figures.lines({"a": ([0, 1, 2], [100.0, 10.0, float("nan")])}, log=True),
     "landscape": lambda: figures.landscape([0, 1, 2], [0, 1], HEIGHT, {"a": np.eye(2), "b": np.ones((1, 2))}, x="w", y="b"),
+    "multiples": lambda: figures.multiples(
+        {t: {"a": ([0, 1], [2.0, up]), "b": ([1, 2], [up, up])} for t, up in UPS}, x="h", y="OT"
+    ),
+    "matrix": lambda: figures.matrix(HEIGHT - 2, (-2.5, 0.5), (0.5, 2.5), x="step of the past", y="step ahead"),
     "scatter": lambda: figures.scatter(torch.eye(3, 2), torch.arange(3), NAMES),
+    "line": lambda: figures.scatter(torch.eye(3, 1), torch.arange(3), NAMES),
+    "panels": small,
     "confusion": lambda: figures.confusion(torch.arange(9).view(3, 3), NAMES),
     "heatmap": lambda: figures.heatmap(torch.tensor([[0.0, torch.nan], [0.25, 1.0]]), NAMES[:2], ["1", "2"], title="%"),
+    "stacked": lambda: figures.stacked({"one": {"a": 3, "b": 0.1, "c": 1}, "two": {"a": 1, "b": 1, "c": 0}}, x="%"),
+    "table": lambda: figures.table({"zero": ["0", "1"], "one": ["10", "1,000"]}, ["counted", "published"]),
+    "diagram": lambda: figures.diagram(
+        {"a": (0, 0), "b": (0, 1), "c": (1, 0.5)},
+        [("a", "c"), ("b", "c")],
+        labels={"a": "x", "b": "y", "c": "×"},
+        below={"c": "3"},
+        faint={"b"},
+    ),
+    "spans": lambda: figures.spans([(1, 2, 3), (0, 0, 2.5), (1, 0, 2)], x="operation", y="memory"),
     "passages": lambda: figures.passages({"temperature 1": "to be <or> not to be & so on $x$"}),
     "labelled": lambda: figures.labelled_images(torch.zeros(2, 1, 4, 4), ["3, read as 5", "7, read as 1"], 6),
     "grid": grid,
@@ -74,6 +98,38 @@ def test_a_heatmap_says_percent_and_leaves_out_what_is_no_number() -> None:
     assert [patch.get_xy() for patch in axes.patches] == [(0, 0), (0, 1), (1, 1)]  # column, row
 
 
+def test_stacked_bars_are_shares_of_each_bar_and_every_part_keeps_its_shade() -> None:
+    axes = DRAWINGS["stacked"]().axes[0]
+    bars = [(patch.get_x(), patch.get_width(), patch.get_alpha()) for patch in axes.patches]
+    widths = [100 * part / 4.1 for part in (3, 0.1, 1)] + [50, 50, 0]
+    starts = [0, widths[0], widths[0] + widths[1], 0, 50, 100]
+    np.testing.assert_allclose(bars, list(zip(starts, widths, [1, 0.56, 0.12] * 2, strict=True)))
+    assert [text.get_text() for text in axes.texts] == ["73", "24", "50", "50"]  # 2 % has no room
+
+
+def test_a_table_sets_every_column_to_the_right_below_its_name() -> None:
+    words = {text.get_text(): text.get_position()[0] for text in DRAWINGS["table"]().texts}
+    assert words["counted"] == words["0"] == words["10"] < words["published"] == words["1,000"] == 1
+    assert words["zero"] == words["one"] < 0.01
+
+
+def test_a_diagram_dashes_what_is_faint_and_the_arrows_to_it() -> None:
+    axes = DRAWINGS["diagram"]().axes[0]
+    boxes = {text.get_text(): text.get_bbox_patch() for text in axes.texts}
+    assert boxes["y"].get_linestyle() == (0, (3, 3))
+    assert {boxes[name].get_linestyle() for name in "x×"} == {"-"}
+    arrows = [text.arrow_patch.get_linestyle() for text in axes.texts if getattr(text, "arrow_patch", None)]
+    assert arrows == ["-", (0, (3, 3))]
+    assert {"x", "y", "×", "3"} <= boxes.keys()
+
+
+def test_spans_lie_in_their_rows_dark_and_light_in_turn() -> None:
+    axes = DRAWINGS["spans"]().axes[0]
+    bars = [(patch.get_y(), patch.get_x(), patch.get_width()) for patch in axes.patches]
+    assert bars == [(0, 0, 2.5), (1, 0, 2), (1, 2, 1)]
+    assert axes.patches[1].get_facecolor() != axes.patches[2].get_facecolor()
+
+
 def test_lines_are_named_at_their_ends_without_overlap() -> None:
     drawing = figures.lines({name: ([0, 1], [1.0, 1.0]) for name in NAMES})
     heights = sorted(text.get_position()[1] for text in drawing.axes[0].texts)
@@ -81,11 +137,41 @@ def test_lines_are_named_at_their_ends_without_overlap() -> None:
     assert min(np.diff(heights)) > 0.05
 
 
+def test_multiples_share_their_steps_and_the_first_names_the_curves() -> None:
+    first, second = DRAWINGS["multiples"]().axes
+    assert first.get_xlim() == second.get_xlim()
+    assert [[line.get_ydata().tolist() for line in axes.lines] for axes in (first, second)] == [
+        [[2, 3], [3, 3]],
+        [[2, 1], [1, 1]],
+    ]
+    assert ([text.get_text() for text in first.texts], second.texts[:]) == (["a", "b"], [])
+    assert [axes.get_title(loc="left") for axes in (first, second)] == ["OT, from 3", "OT, from 9"]
+
+
+def test_a_matrix_has_its_first_row_below_and_ink_for_what_is_above_zero() -> None:
+    (axes,) = DRAWINGS["matrix"]().axes
+    (image,) = axes.images
+    assert image.get_extent() == [-2.5, 0.5, 0.5, 2.5]
+    assert image.origin == "lower"
+    shade = image.cmap(image.norm(image.get_array()))[..., 0]
+    assert shade[1, 2] == 0  # 5 - 2, the largest: ink
+    assert shade[0, 0] == pytest.approx(1 - (-2 + 3) / 6, abs=0.01)
+    assert shade[1, 1] == pytest.approx(0.5, abs=0.01)  # 2 - 2: grey
+
+
 def test_a_landscape_keeps_its_limits_and_marks_where_each_path_is() -> None:
     axes = figures.landscape([0, 1, 2], [0, 1], HEIGHT, {"a": np.diag([9, 1]), "b": np.array([[2, 1]])}).axes[0]
     assert (axes.get_xlim(), axes.get_ylim()) == ((0, 2), (0, 1))
     ends = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() != "None"]  # type: ignore[union-attr]
     assert ends == [[[0, 1]], [[2, 1]]]
+
+
+def test_panels_lie_side_by_side_and_are_named_once() -> None:
+    drawing = small()
+    first, second = (axes.get_subplotspec() for axes in drawing.axes)
+    assert [(spec.rowspan.start, spec.colspan.start) for spec in (first, second)] == [(0, 0), (0, 1)]
+    assert [axes.get_title(loc="left") for axes in drawing.axes] == ["width, cm", "mass, g"]
+    assert [text.get_text() for legend in drawing.legends for text in legend.get_texts()] == ["measured"]
 
 
 def test_every_point_is_drawn(tmp_path: Path) -> None:

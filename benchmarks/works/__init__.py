@@ -1,10 +1,18 @@
 """One file a kind of work. Its `WORKS` say what is timed; what a side needs is imported when that side is built."""
 
 WITHOUT = {  # methods that are beside nothing, and why
+    "computation_graph": "it trains nothing: what it compares is memory, with torch's own",
+    "convolution": "written out to be read; torch's own, which it equals, is the fast one",
+    "kernels": "not timed beside another yet: its peer is LIBSVM, inside scikit-learn",
+    "naive": "it copies rows: there is nothing to be faster at",
+    "parameter_count": "it trains nothing: it counts",
+    "reinforcement": "a table of eleven states, and a world of its own: no library has both",
     "style_transfer": "no library has it, and a plain script would call the same: torch's convolutions and its L-BFGS",
+    "variational_inference": "nine numbers, whose steps are L-BFGS's own: a peer would call the same",
     **dict.fromkeys(
-        ["adversarial", "gradient_descent", "hello_rnn", "linear_regression", "rules_against_learning", "small_cnn",
-         "softmax_regression"],
+        ["adversarial", "deep_gcn", "gaussian_mixture", "gradient_descent", "gradient_flow", "hello_rnn",
+         "information", "linear", "linear_regression", "logistic_regression", "mlp", "naive_bayes", "optimizers",
+         "pca", "regularization", "rules_against_learning", "small_cnn", "softmax_regression"],
         "not timed beside another yet",
     ),
 }  # fmt: skip

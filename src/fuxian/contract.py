@@ -217,7 +217,8 @@ class Stage:
     batch           examples a step, over all micro-batches; None: the whole split is the batch
     accumulate      micro-batches a step
     drop_last       leaves out the last, short batch of training; never of evaluation
-    select          "accuracy" or "-loss": keeps the weights that were best on `val`
+    select          "accuracy" or "-loss": keeps the weights that were best on `val`; or a pure function of the validation
+                    history: whether the newest are kept
     stop            a pure function of the validation history
     evaluate_every  steps between evaluations on `val`; None: each epoch
     name            needed, and unique, as soon as a recipe has two stages
@@ -232,7 +233,7 @@ class Stage:
     batch: int | None = None
     accumulate: int = 1
     drop_last: bool = False
-    select: str | None = None
+    select: str | Callable[[History], bool] | None = None
     stop: Callable[[History], bool] | None = None
     evaluate_every: int | None = None
     name: str = ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import textwrap
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -94,6 +94,32 @@ def figure(width: float = 430, height: float = 250) -> tuple[Figure, Axes]:
     return drawing, axes
 
 
+def panels(names: Sequence[tuple[str, str]], *, across: int = 3, height: float = 150) -> tuple[Figure, list[Axes]]:
+    """Small axes in one figure, `across` in a row, each `height` points high: one for each `(x, y)`, quantities and units.
+
+    `named` puts what is drawn in the first of them above all.
+    """
+    with mpl.rc_context(_STYLE):
+        across = min(across, len(names))
+        down = -(-len(names) // across)
+        drawing, whole = figure(height=30 + height * down)
+        whole.remove()
+        found = [drawing.add_subplot(down, across, place + 1) for place in range(len(names))]
+        for axes, (x, y) in zip(found, names, strict=True):
+            axes.set_title(y, loc="left", fontsize=9, color=PALETTE["soft"])
+            axes.set_xlabel(x, loc="right", fontsize=9)
+            axes.tick_params(labelsize=9, length=0)
+    return drawing, found
+
+
+def named(drawing: Figure) -> Figure:
+    """The same figure, with the names of what its first axes show above it."""
+    with mpl.rc_context(_STYLE):
+        shown = drawing.axes[0].get_legend_handles_labels()
+        drawing.legend(*shown, loc="outside upper left", ncols=4, frameon=False, handlelength=2, columnspacing=1.2)
+    return drawing
+
+
 def lines(
     series: Mapping[str, tuple[Values, Values]], *, x: str = "", y: str = "", log: bool = False, height: float = 250
 ) -> Figure:
@@ -119,6 +145,50 @@ def lines(
     return drawing
 
 
+def multiples(plots: Mapping[str, Mapping[str, tuple[Values, Values]]], *, x: str = "", y: str = "") -> Figure:
+    """Plots `{title: {name: (x, y)}}` of the same curves, one below another; the first names the curves at their ends."""
+    with mpl.rc_context(_STYLE):
+        drawing = Figure(figsize=(430 / 72, (60 + 110 * len(plots)) / 72), layout="constrained")
+        FigureCanvasSVG(drawing)
+        every = drawing.subplots(len(plots), sharex=True, squeeze=False)[:, 0]
+        for axes, (title, series) in zip(every, plots.items(), strict=True):
+            ends = []
+            for i, (name, values) in enumerate(series.items()):
+                across, up = (_array(value) for value in values)
+                colour = PALETTE[SERIES[i % len(SERIES)]]
+                axes.plot(across, up, color=colour, linestyle=DASHES[i % len(DASHES)], linewidth=1.4)
+                ends.append((name, across[-1], up[-1]))
+            axes.grid(axis="y")
+            axes.set_axisbelow(True)
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            axes.set_title(f"{y}, {title}" if y else title, loc="left", fontsize=12, color=PALETTE["soft"])
+            if axes is every[0]:
+                span = axes.get_xlim()
+                _name_ends(axes, ends, at=max(across for _, across, _ in ends), apart=0.18)
+                axes.set_xlim(span)
+        every[-1].set_xlabel(x, loc="right")
+        every[-1].xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return drawing
+
+
+def matrix(values: Tensor | np.ndarray, across: tuple[float, float], up: tuple[float, float], *, x: str, y: str) -> Figure:
+    """Weights (rows, columns) as ink: what is above zero is darker than the grey of zero, what is below it lighter.
+
+    `across` and `up` are what the first and the last column, and the first and the last row stand for; the first row is
+    the lowest.
+    """
+    weights = _array(values)
+    most = max(float(np.abs(weights).max()), 1e-12)
+    with mpl.rc_context(_STYLE):
+        drawing, axes = figure(height=270)
+        axes.imshow(-weights, cmap="gray", vmin=-most, vmax=most, aspect="auto", origin="lower", interpolation="none",
+                    extent=(*across, *up))  # fmt: skip
+        axes.grid(False)
+        _name_axes(axes, x, y)
+        axes.set_title(f"{y}; ink is {most:.2g}, paper −{most:.2g}", loc="left", fontsize=12, color=PALETTE["soft"])
+    return drawing
+
+
 def landscape(
     across: Values,
     up: Values,
@@ -134,7 +204,7 @@ def landscape(
     """
     with mpl.rc_context(_STYLE):
         drawing, axes = figure(height=350)
-        level = np.quantile(_array(height), np.linspace(0.01, 0.96, 9))
+        level = np.quantile(_array(height), np.linspace(0.04, 0.96, 9))
         axes.contour(
             _array(across), _array(up), _array(height), np.unique(level), colors=PALETTE["rule"], linewidths=0.8, zorder=0
         )
@@ -147,7 +217,7 @@ def landscape(
         axes.set_ylabel(y, loc="top")
         axes.set_xlabel(x, loc="right")
         axes.spines["left"].set_visible(True)
-        drawing.legend(loc="outside upper left", ncols=4, frameon=False, handlelength=3, columnspacing=1.2)
+        drawing.legend(loc="outside upper left", ncols=4, frameon=False, handlelength=2.4, columnspacing=1)
     return drawing
 
 
@@ -156,9 +226,11 @@ def scatter(
 ) -> Figure:
     """Points (n, 2) coloured by label (n,), each group named at its median; the axes have no scale, only the plane has.
 
+    Points (n, 1) lie on a line.
     Groups beyond the eighth have the colours of the first, as squares.
     """
     where, group = _array(points), _array(labels).astype(int)
+    where = np.pad(where, [(0, 0), (0, 2 - where.shape[1])])
     with mpl.rc_context(_STYLE):
         drawing, axes = figure(height=330)
         for i, name in enumerate(names):
@@ -239,6 +311,80 @@ def heatmap(values: Tensor | np.ndarray, rows: Sequence[str], columns: Sequence[
     return drawing
 
 
+def stacked(bars: Mapping[str, Mapping[str, float]], *, x: str = "") -> Figure:
+    """Bars `{name: {part: value}}` of one length, divided by the parts' shares, as percent where there is room.
+
+    Every bar has the same parts in the same order, the first the darkest.
+    """
+    names = list(next(iter(bars.values())))
+    shades = [round(1 - 0.88 * i / max(1, len(names) - 1), 2) for i in range(len(names))]
+    with mpl.rc_context(_STYLE):
+        drawing, axes = figure(height=24 * len(bars) + 76)
+        for row, parts in enumerate(bars.values()):
+            left = 0.0
+            for name, shade in zip(names, shades, strict=True):
+                share = 100 * parts[name] / sum(parts.values())
+                box = Rectangle((left, row), share, 0.86, color=PALETTE["blue"], alpha=shade, linewidth=0)
+                axes.add_patch(box).set_label(name if row == 0 else None)
+                if share >= 6:
+                    ink = PALETTE["paper" if shade > 0.5 else "ink"]
+                    axes.text(left + share / 2, row + 0.45, f"{share:.0f}", color=ink, ha="center", va="center")
+                left += share
+        axes.set(xlim=(0, 100), ylim=(len(bars), 0))
+        axes.set_yticks(np.arange(len(bars)) + 0.43, list(bars))
+        axes.set_xlabel(x, loc="right")
+        axes.grid(False)
+        drawing.legend(loc="outside upper left", ncols=len(names), frameon=False, handlelength=1, columnspacing=1.2)
+    return drawing
+
+
+def diagram(
+    places: Mapping[str, tuple[float, float]],
+    arrows: Iterable[tuple[str, str]],
+    *,
+    labels: Mapping[str, str],
+    below: Mapping[str, str],
+    faint: Collection[str] = (),
+) -> Figure:
+    """A graph of nodes at `(across, up)`, whole numbers, with a word in each and a few `below`; the `faint` ones dashed."""
+    across, up = zip(*places.values(), strict=True)
+    with mpl.rc_context(_STYLE):
+        drawing, axes = figure(height=80 * (max(up) - min(up) + 1))
+        ink = {name: PALETTE["soft" if name in faint else "ink"] for name in places}
+        dash = {name: (0, (3, 3)) if name in faint else "-" for name in places}
+        for one, other in arrows:
+            ends = one if one in faint else other
+            arrow = dict(arrowstyle="->", shrinkA=17, shrinkB=17, color=ink[ends], linestyle=dash[ends])
+            axes.annotate("", places[other], places[one], arrowprops=arrow)
+        for name, place in places.items():
+            box = dict(boxstyle="round,pad=0.6", facecolor=PALETTE["paper"], edgecolor=ink[name], linestyle=dash[name])
+            axes.text(*place, labels[name], ha="center", va="center", color=ink[name], bbox=box)
+            axes.text(
+                place[0], place[1] - 0.3, below.get(name, ""), ha="center", va="top", fontsize=9, color=PALETTE["soft"]
+            )
+        axes.set(xlim=(min(across) - 0.5, max(across) + 0.5), ylim=(min(up) - 0.6, max(up) + 0.4), xticks=[], yticks=[])
+        axes.grid(False)
+        axes.spines["bottom"].set_visible(False)
+    return drawing
+
+
+def spans(bars: Iterable[tuple[int, float, float]], *, x: str = "", y: str = "") -> Figure:
+    """Bars `(row, from, to)` along one axis, the rows from 0 downwards; neighbours in a row are dark and light in turn."""
+    bars = sorted(bars)
+    rows = 1 + max(row for row, *_ in bars)
+    with mpl.rc_context(_STYLE):
+        drawing, axes = figure(height=14 * rows + 64)
+        for i, (row, start, end) in enumerate(bars):
+            axes.add_patch(
+                Rectangle((start, row), end - start, 0.8, color=PALETTE["blue" if i % 2 else "sky"], linewidth=0)
+            )
+        axes.set(xlim=(0, max(end for *_, end in bars)), ylim=(rows, -0.2))
+        axes.set_yticks(np.arange(rows) + 0.4, [str(row + 1) for row in range(rows)], fontsize=9)
+        axes.grid(False)
+        _name_axes(axes, x, y)
+    return drawing
+
+
 def passages(texts: Mapping[str, str], *, columns: int = 58) -> Figure:
     """Samples of text in a fixed-width face, each under its name (the prompt, the temperature), wrapped at `columns`."""
     rows: list[tuple[str, bool]] = []
@@ -255,6 +401,22 @@ def passages(texts: Mapping[str, str], *, columns: int = 58) -> Figure:
                 drawing.text(0.005, y, line, color=PALETTE["soft"])
             elif line:
                 drawing.text(0.005, y, line, family="monospace", parse_math=False)
+    return drawing
+
+
+def table(rows: Mapping[str, Sequence[str]], columns: Sequence[str]) -> Figure:
+    """Words or numbers of each row under the names of their `columns`, set to the right."""
+    lines = {"": columns, **rows}
+    right = 1 - 0.7 / len(columns) * np.arange(len(columns))[::-1]
+    with mpl.rc_context(_STYLE):
+        drawing = Figure(figsize=(430 / 72, (18 * len(lines) + 8) / 72))
+        FigureCanvasSVG(drawing)
+        for i, (name, words) in enumerate(lines.items()):
+            y = 1 - (18 * i + 14) / (18 * len(lines) + 8)
+            drawing.text(0.005, y, name, color=PALETTE["soft"])
+            for at, word in zip(right, words, strict=True):
+                colour = PALETTE["ink" if i else "soft"]
+                drawing.text(float(at), y, word, color=colour, ha="right", family="monospace" if i else None)
     return drawing
 
 

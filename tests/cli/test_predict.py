@@ -159,3 +159,30 @@ def test_what_cannot_be_is_one_line(fuxian: Fuxian, points: Path, words: str, co
         assert fuxian("run", "line.py", "--quick", "--name", "one")[0] == 0
     found, _, err = fuxian(*words.split())
     assert (found, err.splitlines()[0]) == (code, f"fuxian: {message}")
+
+
+def test_a_series_of_ones_own(fuxian: Fuxian, here: Path) -> None:
+    """From a .csv with two columns, one of dates, to what comes after its last row."""
+    day = np.datetime64("2020-02-01")
+    rows = [f"{day + t},{(t % 12) ** 2},{t / 7:.3f}" for t in range(120)]
+    (here / "load.csv").write_text("\n".join(["day,OT,other", *rows]) + "\n")
+    words = ["--data", "load.csv", "--window", "12", "--horizon", "6", "--season", "12"]
+    assert fuxian("run", "naive", *words, "--time", "day", "--target", "OT", "--name", "a")[0] == 0
+    info = json.loads((here / "runs/forecasting.naive/a/run.json").read_text())
+    assert (info["time"], info["target"], list(info["own_data"])) == ("day", "OT", [str(here / "load.csv")])
+    assert "--time day --target OT" in info["command"]
+    metrics = json.loads((here / "runs/forecasting.naive/a/result.json").read_text())["metrics"]
+    assert metrics["seasonal/test/mse"] == pytest.approx(0, abs=1e-10)
+    assert metrics["climatology/test/mse"] == pytest.approx(0, abs=1e-10)
+    code, out, err = fuxian("predict", "runs/forecasting.naive/a", "load.csv")
+    assert (code, err) == (0, "")
+    head, *told = out.splitlines()
+    assert head.split() == ["input", "step", "OT"]
+    assert [row.split()[2:] for row in told] == [[str(step), "121"] for step in range(1, 7)]  # the last value, 11², again
+    code, _, err = fuxian("run", "naive", *words, "--time", "date")
+    assert (code, "--time date: ./load.csv has no such column; it has day, OT, other" in err) == (2, True)
+    code, _, err = fuxian("run", "naive", "--quick", "--time", "day")
+    assert (code, "--time day names a column, and no knob is the path of a .csv" in err) == (2, True)
+    (here / "load.csv").write_text("\n".join(["day,OT,other", *rows[:50], "2020-03-20,x,1", *rows[50:]]) + "\n")
+    code, _, err = fuxian("run", "naive", *words)
+    assert (code, "./load.csv, row 52, column day: 2020-03-20 comes after 2020-03-21 of row 51" in err) == (4, True)

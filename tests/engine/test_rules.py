@@ -104,6 +104,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         "stage train has stop= and nothing to look",
     ),
     "select what is not": (dict(select="f1"), "select='f1', and the validation measures loss, accuracy"),
+    "a rule that asks for what is not": (
+        dict(select=lambda history: history[-1]["f1"] > 0),
+        "select= asks for 'f1', and the validation measures loss, accuracy",
+    ),
     "stop at what is not": (
         dict(stop=patience("f1", 1), steps=8),
         "stop= asks for 'f1', and the validation measures loss, accuracy",

@@ -155,6 +155,23 @@ def test_what_is_judged_is_what_is_loaded(tmp_path: Path) -> None:
         assert history[run.info["stages"][0]["best_step"]] == min(history.values())
 
 
+def test_a_rule_keeps_the_weights_that_it_says(tmp_path: Path) -> None:
+    """It sees the history up to the newest evaluation; the weights judged are the last that it kept."""
+    told: list[list[dict[str, float]]] = []
+
+    def keep(history: list[dict[str, float]]) -> bool:
+        told.append([dict(row) for row in history])
+        return len(history) in (2, 3)
+
+    run = toys.play(toys.one(steps=6, evaluate_every=1, optimizer=sgd(2.0), select=keep), tmp_path)
+    rows = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
+    history = {row["step"]: row["val/loss"] for row in rows if "val/loss" in row}
+    assert [len(rows) for rows in told] == [1, 2, 3, 4, 5, 6]
+    assert [row["loss"] for row in told[-1]] == list(history.values())
+    assert (run.info["stages"][0]["best_step"], run.info["stages"][0]["select"]) == (3, "rule keep")
+    assert run.metrics["val/loss"] == history[3]
+
+
 def test_judging_changes_nothing_that_trains(tmp_path: Path) -> None:
     """Whether it is judged after each step or at the end only: the average in place of the weights, evaluation mode."""
     weights = []

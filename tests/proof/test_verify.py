@@ -110,6 +110,11 @@ def test_val_that_chose_nothing_is_not_said_to() -> None:
     assert told == "val, 872 examples, which chose nothing; the weights are those of the last step"
 
 
+def test_weights_that_a_rule_kept_are_told_by_its_name() -> None:
+    told = protocol("test/loss", {"stages": [STAGE | {"select": "rule best_of_both"}]})
+    assert told.endswith("; the weights are the last that best_of_both of the recipe kept, by validation")
+
+
 def test_a_claim_that_falls_short_is_exit_1(results, monkeypatch, capsys) -> None:
     entry = catalog.find("kmeans")
     better = [catalog.Claim("train/ari", 0.9, where="nowhere", tolerance=0.01, seeds=1)]

@@ -107,7 +107,7 @@ def test_the_file_of_a_comparison(here: Path) -> None:
         "format": 1, "kind": "compare", "metric": "test/error", "better": "lower", "seeds": [0, 3], "status": "done",
         "command": "fuxian compare line.py other.py --other.lr 0.2 --seeds 0,3 --limit 2",
         "options": {"quick": False, "limit": 2, "device": None, "precision": "float32", "compile": False, "target": None,
-                    "threads": 1, "jobs": 1},
+                    "time": None, "threads": 1, "jobs": 1},
     }  # fmt: skip
     assert [(m["called"], m["method"], m["knobs"], m["folder"]) for m in members] == [
         ("line.py", str(here / "line.py"), {}, "line/compare-two"),

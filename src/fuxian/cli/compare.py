@@ -47,6 +47,7 @@ def _parser(command: str, about: str, usage: str, count: int) -> Parser:
     parser.add_argument("--compile", action="store_true", help="torch.compile: pays for long runs")
     parser.add_argument("--name", metavar="NAME", help="of the folder; default: the date and a number")
     parser.add_argument("--target", metavar="COLUMN", help="of a .csv of your own: the column to be predicted")
+    parser.add_argument("--time", metavar="COLUMN", help="of a .csv of your own: the column that orders its rows")
     return parser
 
 
@@ -87,7 +88,7 @@ def _split(parser: Parser, words: Sequence[str]) -> tuple[Any, list[Entry], dict
 def _settings(options: Any) -> dict[str, Any]:
     if options.precision not in ("float32", "bf16"):
         raise WrongInput(f"--precision {options.precision} is not one of float32, bf16")
-    names = ("seeds", "metric", "jobs", "quick", "limit", "device", "precision", "compile", "name", "target")
+    names = ("seeds", "metric", "jobs", "quick", "limit", "device", "precision", "compile", "name", "target", "time")
     return {name: getattr(options, name) for name in names}
 
 

@@ -54,6 +54,7 @@ def _run_parser(entry: Entry | None) -> Parser:
     parser.add_argument("--compile", action="store_true", help="torch.compile: pays for long runs")
     parser.add_argument("--name", metavar="NAME", help="of the run folder; default: the date and a number")
     parser.add_argument("--target", metavar="COLUMN", help="of a .csv of your own: the column to be predicted")
+    parser.add_argument("--time", metavar="COLUMN", help="of a .csv of your own: the column that orders its rows")
     parser.add_argument("--track", metavar="tensorboard", help="its curves, pictures and knobs too, in the run's folder")
     parser.add_argument("--dry-run", action="store_true", help="print every knob and where it came from, and stop")
     parser.add_common(json=True)
@@ -87,6 +88,7 @@ def run(words: Sequence[str], terminal: Terminal) -> int:
         track=options.track,
         name=options.name,
         target=options.target,
+        time=options.time,
         command=shlex.join(["fuxian", "run", *words]),
         origin="command line",
         **given,

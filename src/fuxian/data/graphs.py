@@ -213,9 +213,8 @@ def own_graph(path: Path) -> CitationGraph:
         total = x.sum(1, keepdims=True)
         x = np.divide(x, total, out=np.zeros_like(x), where=total > 0)
     else:
-        fitted = x[splits[0].numpy()]
-        std = fitted.std(0)
-        x = (x - fitted.mean(0)) / np.where(std == 0, 1, std)
+        mean, std = own.standard(x[splits[0].numpy()])
+        x = (x - mean) / std
     row, column = np.nonzero(x)
     features = _csr(torch.from_numpy(row), torch.from_numpy(column), torch.from_numpy(x[row, column]), x.shape)
     return CitationGraph(

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,18 +42,20 @@ PARTS = ("train", "val", "test")
 class _Reading:
     target: str
     known: dict[str, str]  # SHA-256 by path
+    time: str
 
 
 _reading: ContextVar[_Reading] = ContextVar("reading")
 
 
 @contextmanager
-def reading(target: str | None, known: dict[str, str]) -> Iterator[None]:
-    """While a recipe runs. `target` is the column of a `.csv` that is to be predicted (`--target`).
+def reading(target: str | None, known: dict[str, str], time: str | None = None) -> Iterator[None]:
+    """While a recipe runs. Of a `.csv`, `target` is the column to be predicted, `time` the one that orders its rows.
 
-    `known` receives the SHA-256 of whatever is read, by path; what is there already, from before a resume, must not change.
+    They are `--target` and `--time`. `known` receives the SHA-256 of whatever is read, by path; what is there already, from
+    before a resume, must not change.
     """
-    token = _reading.set(_Reading(target or "", known))
+    token = _reading.set(_Reading(target or "", known, time or ""))
     try:
         yield
     finally:
@@ -61,7 +64,7 @@ def reading(target: str | None, known: dict[str, str]) -> Iterator[None]:
 
 def recorded(path: Path, sha256: str) -> dict[str, str]:
     """The hashes of data for its record. Raises RunUnusable where this run has read something else from here before."""
-    known = _reading.get(_Reading("", {})).known
+    known = _reading.get(_Reading("", {}, "")).known
     if known.setdefault(str(path), sha256) != sha256:
         raise RunUnusable(f"{shown(path)} has changed since this run began", do="put it back as it was, or start a new run")
     return {path.name: sha256}
@@ -371,11 +374,33 @@ class Sheet:
                 result[i, place] = value
         return result
 
+    def moments(self, column: str) -> np.ndarray:
+        """(rows,) float64: a column of dates, in seconds, or of numbers; each is later than the one before."""
+        cells, found = self.cells(column), np.empty(len(self.rows))
+        for i, cell in enumerate(cells):
+            moment = as_moment(cell)
+            if moment is None:
+                raise DataMissing(f"{self.where(i, column)}: {cell!r} is neither a date, as 2016-07-01 13:00, nor a number")
+            if i and moment <= found[i - 1]:
+                order = "is that of" if moment == found[i - 1] else f"comes after {cells[i - 1]} of"
+                raise DataMissing(
+                    f"{self.where(i, column)}: {cell} {order} row {self.number[i - 1]}",
+                    do="sort the rows by time, and keep one of each",
+                )
+            found[i] = moment
+        return found
+
     def target(self) -> str:
         """The column that `--target` names; "" where it is not given."""
-        name = _reading.get(_Reading("", {})).target
+        return self._named("target", _reading.get(_Reading("", {}, "")).target)
+
+    def time(self) -> str:
+        """The column that `--time` names; "" where it is not given."""
+        return self._named("time", _reading.get(_Reading("", {}, "")).time)
+
+    def _named(self, flag: str, name: str) -> str:
         if name and name not in self.columns:
-            raise WrongInput(f"--target {name}: {shown(self.path)} has no such column; it has {', '.join(self.columns)}")
+            raise WrongInput(f"--{flag} {name}: {shown(self.path)} has no such column; it has {', '.join(self.columns)}")
         return name
 
     def ask_for_target(self) -> WrongInput:
@@ -415,8 +440,25 @@ def sheet(path: Path) -> Sheet:
     return Sheet(path, columns, rows, numbers, sha256)
 
 
+def standard(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation of each column of `rows` (n, columns); of one that is the same in every row, itself and 1."""
+    same = (rows == rows[0]).all(0)  # its deviation may be rounding, not 0, and nothing is to be divided by that
+    return np.where(same, rows[0], rows.mean(0)), np.where(same, 1.0, rows.std(0))
+
+
 def as_number(cell: str) -> float | None:
     try:
         return float(cell)
     except ValueError:
         return None
+
+
+def as_moment(cell: str) -> float | None:
+    """A number as it is; a date, as 2016-07-01 or 2016-07-01 13:00, in seconds. One that names no zone is of UTC."""
+    if (number := as_number(cell)) is not None:
+        return number if math.isfinite(number) else None
+    try:
+        moment = datetime.fromisoformat(cell.replace("/", "-").replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).timestamp()

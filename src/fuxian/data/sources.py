@@ -207,6 +207,20 @@ SOURCES: dict[str, Source] = {
         citation="Karpathy. The Unreasonable Effectiveness of Recurrent Neural Networks. 2015.",
         files=(File("input.txt", 1_115_394, "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"),),
     ),
+    "pima-diabetes": Source(
+        title="Pima diabetes",
+        folder="pima-diabetes",
+        bases=(
+            "https://raw.githubusercontent.com/hunkim/PyTorchZeroToAll/master/data/",
+            "https://cdn.jsdelivr.net/gh/hunkim/PyTorchZeroToAll@master/data/",
+        ),
+        licence="not stated at the source",
+        citation="Smith et al. Using the ADAP Learning Algorithm to Forecast the Onset of Diabetes Mellitus. SCAMC 1988.",
+        files=(
+            File("diabetes.csv.gz", 13_539, "398214d0f6b7f4a722f598d8e424f28bc078abbd16ebdeea0f8e264492325aa4",
+                 (53_438, "89e33de71cd5afdcd4fe8a722b60c4d69eb8f9b96446cea9347d735ff2df395e")),
+        ),
+    ),
     "sst2": Source(
         title="SST-2",
         folder="sst2",
@@ -248,6 +262,39 @@ SOURCES: dict[str, Source] = {
         files=(
             File("chelsea.png", 240_512, "596aa1e7cb875eb79f437e310381d26b338a81c2da23439704a73c4651e8c4bb"),
             File("rocket.jpg", 112_525, "c2dd0de7c538df8d111e479619b129464d0269d0ae5fd18ca91d33a7fdfea95c"),
+        ),
+    ),
+    **{
+        name.lower(): Source(
+            title=name,
+            folder="ett",
+            bases=(
+                "https://raw.githubusercontent.com/zhouhaoyi/ETDataset/main/ETT-small/",
+                "https://cdn.jsdelivr.net/gh/zhouhaoyi/ETDataset@main/ETT-small/",
+            ),
+            licence="CC BY-ND 4.0 (zhouhaoyi/ETDataset)",
+            citation="Zhou et al. Informer: Beyond Efficient Transformer for Long Sequence Forecasting. AAAI 2021.",
+            files=(File(f"{name}.csv", size, sha256),),
+        )
+        for name, size, sha256 in (
+            ("ETTh1", 2_589_657, "f18de3ad269cef59bb07b5438d79bb3042d3be49bdeecf01c1cd6d29695ee066"),
+            ("ETTh2", 2_417_960, "a3dc2c597b9218c7ce1cd55eb77b283fd459a1d09d753063f944967dd6b9218b"),
+            ("ETTm1", 10_360_719, "6ce1759b1a18e3328421d5d75fadcb316c449fcd7cec32820c8dafda71986c9e"),
+        )
+    },
+    "exchange-rate": Source(
+        title="Exchange rates of eight countries",
+        folder="exchange-rate",
+        bases=(
+            "https://raw.githubusercontent.com/laiguokun/multivariate-time-series-data/master/exchange_rate/",
+            "https://cdn.jsdelivr.net/gh/laiguokun/multivariate-time-series-data@master/exchange_rate/",
+        ),
+        licence="not stated at the source",
+        citation="Lai et al. Modeling Long- and Short-Term Temporal Patterns with Deep Neural Networks. SIGIR 2018.",
+        files=(
+            File("exchange_rate.txt.gz", 177_142,
+                 "6a4fbb561dcdee43f071a83badbeec9223a335552278348656738b556f1c2e9d",
+                 (546_336, "0127465b51e3cd3c360f8eb2be30cfd294689a2a55903eb8245aafc396626c7f")),
         ),
     ),
 }

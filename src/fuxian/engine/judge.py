@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import isnan
 from typing import Any
 
 from torch import nn
 
 from fuxian import figures
-from fuxian.contract import Sealed, defines
+from fuxian.contract import History, Sealed, defines
 from fuxian.engine import seeds, world
 from fuxian.engine.running import Running
 from fuxian.engine.signals import Signals
@@ -38,14 +39,9 @@ def validate(running: Running, signals: Signals, watch: Watch) -> None:
 
         row = world.shared(by_the_first)
         world.align(running.model, running.objective)  # an evaluation may have changed a buffer
-        if running.stage.select is not None:
-            name, sign = signed(running.stage.select)
-            if name not in row:
-                raise ContractError(f"select={running.stage.select!r}, and the validation measures {', '.join(row)}")
-            score = sign * row[name]
-            if not isnan(score) and (running.best is None or score > sign * running.best["row"][name]):
-                weights = {n: t.detach().clone() for n, t in running.tensors(frozen=False).items()}
-                running.best = {"row": row, "step": running.step, "weights": weights}
+        if kept(running, row):
+            weights = {n: t.detach().clone() for n, t in running.tensors(frozen=False).items()}
+            running.best = {"row": row, "step": running.step, "weights": weights}
     running.flush()
     running.history.append(row)
     running.evaluated = running.step
@@ -54,16 +50,33 @@ def validate(running: Running, signals: Signals, watch: Watch) -> None:
     watch.evaluated(running.step, named)
 
 
+def kept(running: Running, row: Result) -> bool:
+    """Whether the stage's `select` keeps the weights that gave this row, the newest."""
+    select = running.stage.select
+    if select is None:
+        return False
+    if not isinstance(select, str):
+        return asked("select", select, [*running.history, row])
+    name, sign = signed(select)
+    if name not in row:
+        raise ContractError(f"select={select!r}, and the validation measures {', '.join(row)}")
+    score = sign * row[name]
+    return not isnan(score) and (running.best is None or score > sign * running.best["row"][name])
+
+
 def stopping(running: Running) -> bool:
     """What the stage's own rule says of its history. Asked again after a resume: the rule is a pure function."""
     stop = running.stage.stop
-    if stop is None or not running.evaluated == running.step > 0:
-        return False
+    return stop is not None and running.evaluated == running.step > 0 and asked("stop", stop, running.history)
+
+
+def asked(name: str, rule: Callable[[History], bool], history: History) -> bool:
+    """What a rule of the stage says of a validation history."""
     try:
-        return bool(stop(running.history))
+        return bool(rule(history))
     except KeyError as error:
-        there = ", ".join(running.history[-1])
-        raise ContractError(f"stop= asks for {error}, and the validation measures {there}") from None
+        there = ", ".join(history[-1])
+        raise ContractError(f"{name}= asks for {error}, and the validation measures {there}") from None
 
 
 def final(running: Running, signals: Signals) -> tuple[Result, dict[str, float]]:

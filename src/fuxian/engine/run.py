@@ -81,7 +81,7 @@ class Loaded:
             make = self.stages[names.index(self.stage)].data
             if callable(make):
                 seeds.seed_all(seeds.stream(self.run.info["seed"], self.stage, "data"))
-                with reading(self.run.info.get("target"), self.run.info.get("own_data", {})):
+                with reading(*_own(self.run.info)):
                     self.data = make()
                 check_data(self.data, self.stage, self.run.info, self.run.folder)
         return self.data
@@ -99,6 +99,7 @@ def run(
     track: str | None = None,
     name: str | None = None,
     target: str | None = None,
+    time: str | None = None,
     watch: Watch | None = None,
     command: str = "",
     origin: str = "python",
@@ -109,8 +110,9 @@ def run(
     """Runs a method (`"gcn"`) or a user's file (`"./mine.py"`) to its end, in a new folder.
 
     `quick` takes the method's offline setting, `limit` at most so many steps a stage (schedules keep the full run's
-    total). `target` is the column of a `.csv` of one's own that is to be predicted; `track="tensorboard"` shows the run
-    there too. Raises FuxianError: wrong knobs, missing data, a loss that is not finite, a signal.
+    total). Of a `.csv` of one's own, `target` is the column that is to be predicted, and `time` the one that orders its
+    rows; `track="tensorboard"` shows the run there too. Raises FuxianError: wrong knobs, missing data, a loss that is not
+    finite, a signal.
     """
     entry = catalog.find(str(method))
     resolved = entry.resolve(knobs, origin, quick)
@@ -118,14 +120,16 @@ def run(
         raise WrongInput(f"--precision {precision}: it is float32 or bf16")
     if limit is not None and limit < 1:
         raise WrongInput(f"--limit {limit} is out of range; it is 1 or more steps")
-    if target is not None and not any(Path(str(value)).suffix.lower() == ".csv" for value, _ in resolved.values()):
-        raise WrongInput(f"--target {target} names a column, and no knob is the path of a .csv")
+    for flag, column in (("target", target), ("time", time)):
+        if column is not None and not any(Path(str(value)).suffix.lower() == ".csv" for value, _ in resolved.values()):
+            raise WrongInput(f"--{flag} {column} names a column, and no knob is the path of a .csv")
     check_track(track)
     world.join()
     where = pick_device(device)
     recipe_of(entry)  # a file that cannot be used leaves no folder behind
     folder = RunFolder(world.shared(lambda: new_folder(parent or runs_folder() / entry.key, name)))
     commit, dirty = _commit()
+    command = command or _in_words(method, knobs, seed, quick, limit, target, time)
     info: dict[str, Any] = {
         "format": state.FORMAT,
         "method": entry.name,
@@ -134,6 +138,7 @@ def run(
         "file_sha256": state.sha256(entry.path),
         "knobs": {knob: {"value": _plain(value), "from": came} for knob, (value, came) in resolved.items()},
         "target": target,
+        "time": time,
         "own_data": {},
         "seed": seed,
         "quick": quick,
@@ -144,7 +149,7 @@ def run(
         "track": track,
         "threads": torch.get_num_threads(),
         "processes": world.size(),
-        "command": (command or _in_words(method, knobs, seed, quick, limit, target)).replace("fuxian", world.launcher(), 1),
+        "command": command.replace("fuxian", world.launcher(), 1),
         "created": datetime.now().astimezone().isoformat(timespec="seconds"),
         "commit": commit,
         "dirty": dirty,
@@ -159,7 +164,7 @@ def run(
     folder.write_info(info)
     settings = Settings(seed, where, precision, compile, limit, save_seconds)
     values = {name: value for name, (value, _) in resolved.items()}
-    with reading(target, info["own_data"]):
+    with reading(*_own(info)):
         work(entry, folder, info, values, settings, tracked(track, watch or Watch()))
     return Run(folder.path)
 
@@ -264,7 +269,7 @@ def resume(
     device = pick_device(info["device"] if world.size() == 1 else torch.device(info["device"]).type)
     settings = Settings(info["seed"], device, info["precision"], info["compile"], info["limit"], save_seconds)
     info |= {"status": "running", "stopped": None}
-    with reading(info.get("target"), info.setdefault("own_data", {})):
+    with reading(*_own(info)):
         work(entry, there, info, _knobs(entry, info), settings, watch)
     return [Run(path)]
 
@@ -292,7 +297,7 @@ def load(run: Run | Path | str, *, able: str | None = None, stage: str | None = 
             raise RunUnusable(f"{run.folder}: " + (damaged or [f"stage {name} has no weights"])[0])
         return restore(stage, name, saved, device)
 
-    with reading(run.info.get("target"), run.info.get("own_data", {})):
+    with reading(*_own(run.info)):
         _, _, stages = loop.drive(recipe_of(entry)(**knobs), run.info["seed"], play)
     asked = [i for i, name in enumerate(names) if stage in (None, name)]
     if not asked:
@@ -332,13 +337,25 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
+def _own(info: dict[str, Any]) -> tuple[str | None, dict[str, str], str | None]:
+    """What a run says of its own data, as `reading` takes it."""
+    return info.get("target"), info.setdefault("own_data", {}), info.get("time")
+
+
 def _in_words(
-    method: str | Path, knobs: Mapping[str, Any], seed: int, quick: bool, limit: int | None, target: str | None
+    method: str | Path,
+    knobs: Mapping[str, Any],
+    seed: int,
+    quick: bool,
+    limit: int | None,
+    target: str | None,
+    time: str | None,
 ) -> str:
     """The command line that does the same."""
     words = ["fuxian", "run", str(method)] + ["--quick"] * quick
     words += [word for name, value in knobs.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-    words += (["--target", target] if target is not None else []) + ["--seed", str(seed)] * bool(seed)
+    words += [word for flag, column in (("--target", target), ("--time", time)) if column is not None
+              for word in (flag, column)] + ["--seed", str(seed)] * bool(seed)  # fmt: skip
     words += ["--limit", str(limit)] if limit is not None else []
     return shlex.join(words)
 
@@ -347,7 +364,8 @@ def _of_seeds(entry: catalog.Entry, seeds: Sequence[int], options: Mapping[str, 
     """The command line that does the same with several seeds."""
     knobs = {name: value for name, value in options.items() if name in {knob.name for knob in entry.knobs}}
     count = str(len(seeds)) if list(seeds) == list(range(len(seeds))) else ",".join(map(str, seeds))
-    one = _in_words(entry.called, knobs, 0, options.get("quick", False), options.get("limit"), options.get("target"))
+    alike = (options.get(name) for name in ("limit", "target", "time"))
+    one = _in_words(entry.called, knobs, 0, options.get("quick", False), *alike)
     return f"{one} --seeds {count}"
 
 

@@ -180,7 +180,7 @@ def _stage_record(running: Running, before: Mapping[str, Any]) -> dict[str, Any]
         "players": {name: sum(w.numel() for w in player.weights) for name, player in running.players.items()},
         "objective": type(running.objective).__name__,
         "batch": stage.batch,
-        "select": stage.select,
+        "select": stage.select if isinstance(stage.select, str | None) else f"rule {stage.select.__name__}",
         "step": running.step,
         "steps": running.last,
         "full_steps": running.total,

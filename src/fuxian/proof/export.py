@@ -82,7 +82,7 @@ def examples_of(loaded: Loaded) -> tuple[str, list[Example]]:
             rows = torch.randperm(len(split)).repeat(-(-size // len(split)))[:size]  # of one example: it, eight times
             rows = rows.to(getattr(split, "device", "cpu"))
             batch = split.batch(rows).to("cpu")
-            example = tuple(_plain(tensor) for tensor in objective.inputs(batch))
+            example = tuple(_plain(tensor).contiguous() for tensor in objective.inputs(batch))  # strides are traced too
             if [tensor.shape for tensor in example] not in [[tensor.shape for tensor in before] for before in found]:
                 found.append(example)  # a graph is whole whatever was asked for
     return name, found

@@ -103,5 +103,7 @@ def protocol(metric: str, info: Mapping[str, Any]) -> str:
     chose = "which it was chosen by" if select or judged["stopped_early"] else "which chose nothing"
     often = {"test": "read once a seed", "val": chose, "train": "the fit itself"}[split]
     kept = f"the weights are the best by val/{select}" if select else "the weights are those of the last step"
+    if select.startswith("rule "):
+        kept = f"the weights are the last that {select.removeprefix('rule ')} of the recipe kept, by validation"
     early = ["stopped by val"] * judged["stopped_early"]
     return "; ".join([f"{split}, {plural(judged[split], 'example')}, {often}", kept, *early])

@@ -300,7 +300,10 @@ def _protocol(found: Outcome) -> list[tuple[str, str]]:
 
 
 def _selection(stage: Mapping[str, Any]) -> str:
-    return f"the weights that are best on validation, by {stage['select']}" if stage["select"] else "the last weights"
+    rule = stage["select"]
+    if rule and rule.startswith("rule "):
+        return f"the weights that {rule.removeprefix('rule ')} of the recipe keeps, by validation"
+    return f"the weights that are best on validation, by {rule}" if rule else "the last weights"
 
 
 def _knobs(found: Outcome) -> str:

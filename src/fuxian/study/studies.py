@@ -38,6 +38,7 @@ def compare(
     compile: bool = False,
     name: str | None = None,
     target: str | None = None,
+    time: str | None = None,
     monitor: Monitor | None = None,
     command: str = "",
     origin: str = "python",
@@ -49,9 +50,9 @@ def compare(
     of the first run where none came to its end; what else failed is in `failures`.
     """
     planned = plan.comparison(methods, knobs, quick, origin)
-    options = _options(jobs, quick, limit, device, precision, compile, target)
+    options = _options(jobs, quick, limit, device, precision, compile, target, time)
     words = [entry.called for entry, _ in planned]
-    command = command or _in_words(["compare", *words], knobs, seeds, quick, limit, target)
+    command = command or _in_words(["compare", *words], knobs, seeds, quick, limit, target, time)
     named: dict[str, Any] = dict(metric=metric, options=options, command=command, origin=origin, name=name)
     study = plan.begin("compare", planned, _seeds(seeds), **named)
     return Comparison(study, _played(study, monitor))
@@ -71,6 +72,7 @@ def sweep(
     compile: bool = False,
     name: str | None = None,
     target: str | None = None,
+    time: str | None = None,
     monitor: Monitor | None = None,
     command: str = "",
     origin: str = "python",
@@ -100,8 +102,8 @@ def sweep(
     points = plan.grid(axes, sample)
     if len(points) < 2:
         raise WrongInput(f"--sample {sample} leaves one point of {prod(map(len, axes.values()))}; it is a run, not a sweep")
-    options = _options(jobs, quick, limit, device, precision, compile, target)
-    command = command or _in_words(["sweep", entry.called], knobs, seeds, quick, limit, target)
+    options = _options(jobs, quick, limit, device, precision, compile, target, time)
+    command = command or _in_words(["sweep", entry.called], knobs, seeds, quick, limit, target, time)
     named: dict[str, Any] = dict(metric=metric, options=options, command=command, origin=origin, name=name, axes=axes)
     study = plan.begin("sweep", [(entry, {**fixed, **point}) for point in points], _seeds(seeds), **named)
     return Sweep(study, _played(study, monitor))
@@ -137,7 +139,14 @@ def _seeds(seeds: int | Sequence[int]) -> list[int]:
 
 
 def _options(
-    jobs: int, quick: bool, limit: int | None, device: str | None, precision: str, compile: bool, target: str | None
+    jobs: int,
+    quick: bool,
+    limit: int | None,
+    device: str | None,
+    precision: str,
+    compile: bool,
+    target: str | None,
+    time: str | None,
 ) -> dict[str, Any]:
     """What holds for every run. The number of threads is fixed here: the bits of a run depend on it."""
     pick_device(device)
@@ -147,8 +156,8 @@ def _options(
         raise WrongInput(f"--limit {limit} is out of range; it is 1 or more steps")
     if jobs < 1:
         raise WrongInput(f"--jobs {jobs} is out of range; it is 1 or more")
-    runs = dict(quick=quick, limit=limit, device=device, precision=precision, compile=compile, target=target)
-    return {**runs, "threads": torch.get_num_threads(), "jobs": jobs}
+    runs = dict(quick=quick, limit=limit, device=device, precision=precision, compile=compile)
+    return {**runs, "target": target, "time": time, "threads": torch.get_num_threads(), "jobs": jobs}
 
 
 def _in_words(
@@ -158,6 +167,7 @@ def _in_words(
     quick: bool,
     limit: int | None,
     target: str | None,
+    time: str | None,
 ) -> str:
     """The command line that does the same."""
     found = ["fuxian", *words]
@@ -169,6 +179,6 @@ def _in_words(
         found += [f"--{whose + '.' if whose else ''}{knob.replace('_', '-')}", text]
     found += ["--seeds", str(seeds) if isinstance(seeds, int) else ",".join(map(str, seeds))]
     found += ["--quick"] * quick
-    found += [word for flag, value in (("--limit", limit), ("--target", target)) if value is not None
+    found += [word for flag, value in (("--limit", limit), ("--target", target), ("--time", time)) if value is not None
               for word in (flag, str(value))]  # fmt: skip
     return shlex.join(found)
