@@ -39,6 +39,12 @@ DRAWINGS: dict[str, Callable[[], Any]] = {
     "lines": lambda: figures.lines({"a": ([0, 1, 2], [3.0, 2.0, 1.0]), "b": ([0, 1, 2], [2, 2, 2])}, x="epoch", y="loss"),
     "log": lambda: figures.lines({"a": ([0, 1, 2], [100.0, 10.0, float("nan")])}, log=True),
     "landscape": lambda: figures.landscape([0, 1, 2], [0, 1], HEIGHT, {"a": np.eye(2), "b": np.ones((1, 2))}, x="w", y="b"),
+    "fan": lambda: figures.fan(
+        {f"from {at}": (([-1, 0, 1, 2], [5, 6, 7, at]), ([1, 2], np.arange(10).reshape(5, 2))) for at in (3, 9)},
+        (0.05, 0.25, 0.5, 0.75, 0.95),
+        x="steps ahead",
+        y="OT",
+    ),
     "multiples": lambda: figures.multiples(
         {t: {"a": ([0, 1], [2.0, up]), "b": ([1, 2], [up, up])} for t, up in UPS}, x="h", y="OT"
     ),
@@ -146,6 +152,17 @@ def test_multiples_share_their_steps_and_the_first_names_the_curves() -> None:
     ]
     assert ([text.get_text() for text in first.texts], second.texts[:]) == (["a", "b"], [])
     assert [axes.get_title(loc="left") for axes in (first, second)] == ["OT, from 3", "OT, from 9"]
+
+
+def test_a_fan_has_a_band_between_each_two_quantiles_and_the_median_in_the_middle() -> None:
+    first, second = DRAWINGS["fan"]().axes
+    for axes, last in ((first, 3), (second, 9)):
+        median, truth = axes.lines
+        assert (median.get_ydata().tolist(), truth.get_ydata().tolist()) == ([4, 5], [5, 6, 7, last])
+        corners = [{tuple(corner) for corner in band.get_paths()[0].vertices.tolist()} for band in axes.collections]
+        assert corners == [{(1, 0), (2, 1), (1, 8), (2, 9)}, {(1, 2), (2, 3), (1, 6), (2, 7)}]
+    names = [text.get_text() for text in first.texts]
+    assert (names, second.texts[:]) == (["truth", "median", "50\u202f%", "90\u202f%"], [])  # by height
 
 
 def test_a_matrix_has_its_first_row_below_and_ink_for_what_is_above_zero() -> None:

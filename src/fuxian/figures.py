@@ -148,26 +148,51 @@ def lines(
 def multiples(plots: Mapping[str, Mapping[str, tuple[Values, Values]]], *, x: str = "", y: str = "") -> Figure:
     """Plots `{title: {name: (x, y)}}` of the same curves, one below another; the first names the curves at their ends."""
     with mpl.rc_context(_STYLE):
-        drawing = Figure(figsize=(430 / 72, (60 + 110 * len(plots)) / 72), layout="constrained")
-        FigureCanvasSVG(drawing)
-        every = drawing.subplots(len(plots), sharex=True, squeeze=False)[:, 0]
-        for axes, (title, series) in zip(every, plots.items(), strict=True):
+        drawing, every = _below(list(plots), x, y)
+        for axes, series in zip(every, plots.values(), strict=True):
             ends = []
             for i, (name, values) in enumerate(series.items()):
                 across, up = (_array(value) for value in values)
                 colour = PALETTE[SERIES[i % len(SERIES)]]
                 axes.plot(across, up, color=colour, linestyle=DASHES[i % len(DASHES)], linewidth=1.4)
                 ends.append((name, across[-1], up[-1]))
-            axes.grid(axis="y")
-            axes.set_axisbelow(True)
-            axes.yaxis.set_major_locator(MaxNLocator(4))
-            axes.set_title(f"{y}, {title}" if y else title, loc="left", fontsize=12, color=PALETTE["soft"])
             if axes is every[0]:
                 span = axes.get_xlim()
                 _name_ends(axes, ends, at=max(across for _, across, _ in ends), apart=0.18)
                 axes.set_xlim(span)
-        every[-1].set_xlabel(x, loc="right")
-        every[-1].xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return drawing
+
+
+def fan(
+    plots: Mapping[str, tuple[tuple[Values, Values], tuple[Values, Values]]],
+    levels: Sequence[float],
+    *,
+    x: str = "",
+    y: str = "",
+) -> Figure:
+    """What came, and the quantiles of what was told of it, `{title: ((x, truth), (x, quantiles))}`, one below another.
+
+    Quantiles (levels, steps) at `levels` that lie the same about 0.5, which is the line in the middle: between two of them
+    is a band, the darker the nearer. The first plot names the share that each holds, at its upper edge.
+    """
+    with mpl.rc_context(_STYLE):
+        drawing, every = _below(list(plots), x, y)
+        for axes, (truth, told) in zip(every, plots.values(), strict=True):
+            (before, came), (across, bands) = ([_array(value) for value in pair] for pair in (truth, told))
+            middle = len(levels) // 2
+            for i in range(middle):
+                axes.fill_between(across, bands[i], bands[-1 - i], color=PALETTE["blue"], alpha=0.2, linewidth=0)
+            axes.plot(across, bands[middle], color=PALETTE["blue"], linestyle=DASHES[1], linewidth=1.4)
+            axes.plot(before, came, color=PALETTE["ink"], linewidth=1)
+            if axes is every[0]:
+                span = axes.get_xlim()
+                ends = [("truth", across[-1], came[-1]), ("median", across[-1], bands[middle][-1])]
+                ends += [
+                    (f"{100 * (levels[-1 - i] - levels[i]):.0f}\u202f%", across[-1], bands[-1 - i][-1])
+                    for i in range(middle)
+                ]
+                _name_ends(axes, ends, at=across[-1], apart=0.18)
+                axes.set_xlim(span)
     return drawing
 
 
@@ -563,6 +588,21 @@ def _dots(points: np.ndarray, colour: str, cap: Literal["round", "projecting"]) 
     path = Path_(points.repeat(2, axis=0), codes)
     path.should_simplify = False  # it would take them for nothing
     return PathPatch(path, edgecolor=colour, facecolor="none", linewidth=3.6, capstyle=cap)
+
+
+def _below(titles: Sequence[str], x: str, y: str) -> tuple[Figure, list[Axes]]:
+    """Axes one below another that share x, each with its title after the name of y."""
+    drawing = Figure(figsize=(430 / 72, (60 + 110 * len(titles)) / 72), layout="constrained")
+    FigureCanvasSVG(drawing)
+    every = list(drawing.subplots(len(titles), sharex=True, squeeze=False)[:, 0])
+    for axes, title in zip(every, titles, strict=True):
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.set_title(f"{y}, {title}" if y else title, loc="left", fontsize=12, color=PALETTE["soft"])
+    every[-1].set_xlabel(x, loc="right")
+    every[-1].xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    return drawing, every
 
 
 def _name_axes(axes: Axes, x: str, y: str) -> None:

@@ -41,6 +41,7 @@ RULED = "parity/test_rules_against_learning.py::"
 SERIES = "data/test_series.py::"
 FORECASTS = "parity/test_forecast_metrics.py::"
 NAIVE = "parity/test_naive.py::"
+DEEPAR = "parity/test_deepar.py::"
 DLINEAR = "parity/test_linear.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
@@ -352,6 +353,27 @@ BASICS = [
 ]  # fmt: skip
 
 FORECASTING = [
+    Fault("a sample is told the mean, not what was drawn", "methods/forecasting/deepar.py",
+          "last = told.draw()", "last = told.mean_BTC",
+          (DEEPAR + "test_samples_of_a_first_order_chain_have_its_mean_and_spread",)),
+    Fault("samples go on from the state of another window", "methods/forecasting/deepar.py",
+          ".repeat_interleave(samples, 1).flatten(1, 2)", ".repeat(1, samples, 1, 1).flatten(1, 2)",
+          (DEEPAR + "test_without_noise_every_sample_is_the_mean_of_the_whole_history",)),
+    Fault("a number is told of itself", "methods/forecasting/deepar.py",
+          "log_prob(z_BTC[:, 1:])", "log_prob(z_BTC[:, :-1])",
+          (DEEPAR + PARITY,)),
+    Fault("the deviation is not scaled", "methods/forecasting/deepar.py",
+          "self.std_BTC = scale_B1C * F", "self.std_BTC = F",
+          (DEEPAR + PARITY, DEEPAR + "test_each_likelihood_draws_what_it_says")),
+    Fault("Student's t divides by the root of a sum of squares", "methods/forecasting/deepar.py",
+          ".sample() / self.k_BTC", ".sample()",
+          (DEEPAR + "test_each_likelihood_draws_what_it_says",)),
+    Fault("a forecast is judged by one of its samples", "objectives/forecasting.py",
+          "error = drawn.mean(1) - future", "error = drawn[:, 0] - future",
+          (DEEPAR + "test_nothing_is_better_than_what_the_future_was_drawn_from",)),
+    Fault("samples that are told stay standardized", "objectives/forecasting.py",
+          "drawn = model.draw(batch, self.samples) * self.std + self.mean", "drawn = model.draw(batch, self.samples)",
+          (DEEPAR + "test_what_is_told_is_in_the_numbers_of_the_data",)),
     Fault("beyond the ends of a trend is nothing", "methods/forecasting/linear.py",
           'mode="replicate"', 'mode="constant"',
           (DLINEAR + "test_the_trend_by_hand", DLINEAR + PARITY)),

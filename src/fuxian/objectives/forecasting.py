@@ -1,8 +1,8 @@
-"""Forecasting: squared error to learn by; errors in standardized numbers and in those of the data to be judged by."""
+"""Forecasting: of one future or of samples of it, judged in standardized numbers and told in those of the data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,16 +10,13 @@ import torch
 from torch import Tensor
 
 from fuxian import figures
-from fuxian.contract import Objective
+from fuxian.contract import Metric, Objective
 from fuxian.evaluation import batches, measure
+from fuxian.metrics.forecast import QICE, CalibrationError, covered, crps, energy_score, gaussian_crps, quantiles
 
 
-class PointForecast(Objective):
-    """How `model(past)` (batch, horizon, channels) is judged by what came, each channel and step alike; and drawn.
-
-    `columns` name the channels; `mean` and `std` are what they were standardized with. mse and mae are of standardized
-    numbers, as in the tables of papers; mae_in_units is of the numbers as they came, of which channels may share no unit.
-    """
+class Forecast(Objective):
+    """`columns` name the channels; `mean` and `std` are what they were standardized with."""
 
     mean: Tensor
     std: Tensor
@@ -28,6 +25,23 @@ class PointForecast(Objective):
         self.columns = tuple(columns)
         self.register_buffer("mean", torch.from_numpy(mean).float())
         self.register_buffer("std", torch.from_numpy(std).float())
+
+    def in_units(self, x: Tensor) -> Tensor:
+        """The last channel of standardized numbers (…, channels), in its own unit."""
+        return (x[..., -1] * self.std[-1] + self.mean[-1]).cpu()
+
+
+def places(split: Any, count: int, device: Any) -> Tensor:
+    """At most `count` windows from all over the split."""
+    return torch.linspace(0, len(split) - 1, min(count, len(split))).long().to(device)
+
+
+class PointForecast(Forecast):
+    """How `model(past)` (batch, horizon, channels) is judged by what came, each channel and step alike; and drawn.
+
+    mse and mae are of standardized numbers, as in the tables of papers; mae_in_units is of the numbers as they came, of
+    which channels may share no unit.
+    """
 
     def inputs(self, batch: Any) -> tuple[Tensor, ...]:
         return (batch.past,)
@@ -50,10 +64,8 @@ class PointForecast(Objective):
     def pictures(self, model: Any, split: Any) -> dict[str, Any]:
         """Windows from all over the split, of the last channel; and how the error grows with the step."""
         device, column = self.mean.device, self.columns[-1]
-        places = torch.linspace(0, len(split) - 1, min(3, len(split))).long().to(device)
-        batch = split.batch(places).to(device)
-        told = model(*self.inputs(batch))
-        past, future, told = ((x * self.std + self.mean)[..., -1].cpu() for x in (batch.past, batch.future, told))
+        batch = split.batch(places(split, 3, device)).to(device)
+        past, future, told = map(self.in_units, (batch.past, batch.future, model(*self.inputs(batch))))
         ahead = torch.arange(1, future.shape[1] + 1)
         seen = past[:, -2 * len(ahead) :]
         before = torch.arange(1 - seen.shape[1], 1)
@@ -82,6 +94,100 @@ class SquaredError(PointForecast):
 
     def losses(self, model: Any, batch: Any) -> Iterator[tuple[str, Tensor]]:
         yield "model", (model(*self.inputs(batch)) - batch.future).square().mean()
+
+
+LEVELS = (0.05, 0.25, 0.5, 0.75, 0.95)  # the quantiles that are drawn and told: half of the samples, and nine tenths
+DRAWN = 64  # windows, at most, that the pictures of all steps stand on
+
+
+class SampledForecast(Forecast):
+    """How `model.draw(batch, samples)` (batch, samples, horizon, channels) is judged by what came; and drawn.
+
+    All is of standardized numbers, each step and channel alike: crps; mse and mae of the samples' mean; covered, the share
+    in the central 90 % of the samples (of S that are drawn right 1 - 2 (0.95 + 0.05 S) / (S + 1): 0.88 of 100);
+    energy_score of all numbers of a window together; qice and calibration of the whole split.
+    `truth(batch)`, of a series that was generated, is the location and deviation that the future is drawn from:
+    optimum_crps is what they have themselves, and with S samples of them about one in S more.
+    """
+
+    def __init__(
+        self,
+        columns: Sequence[str],
+        mean: np.ndarray,
+        std: np.ndarray,
+        samples: int,
+        truth: Callable[[Any], tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
+        super().__init__(columns, mean, std)
+        self.samples, self.truth = samples, truth
+
+    def metrics(self, model: Any) -> Mapping[str, Metric]:
+        return {"qice": QICE(), "calibration": CalibrationError()}
+
+    def evaluate(self, model: Any, batch: Any) -> Iterator[tuple[Any, ...]]:
+        drawn, future = model.draw(batch, self.samples), batch.future
+        error = drawn.mean(1) - future
+        yield "crps", crps(drawn, future).mean((1, 2))
+        yield "mse", error.square().mean((1, 2))
+        yield "mae", error.abs().mean((1, 2))
+        yield "covered", covered(drawn, future).mean((1, 2))
+        yield "energy_score", energy_score(drawn, future)
+        yield "qice", drawn, future
+        yield "calibration", drawn, future
+        if self.truth:
+            yield "optimum_crps", gaussian_crps(*self.truth(batch), future).mean((1, 2))
+
+    def predict(self, model: Any, batch: Any) -> list[dict[str, Any]]:
+        """A row for each step ahead, in the numbers of the data: of each column the median, and the ends of the 90 %."""
+        drawn = model.draw(batch, self.samples) * self.std + self.mean
+        levels = {"": 0.5, " low": LEVELS[0], " high": LEVELS[-1]}
+        told = quantiles(drawn, torch.tensor(list(levels.values()))).permute(1, 2, 3, 0)
+        names = [column + ending for column in self.columns for ending in levels]
+        return [
+            {"step": step, **dict(zip(names, values, strict=True))}
+            for window in told.flatten(2).tolist()
+            for step, values in enumerate(window, 1)
+        ]
+
+    def pictures(self, model: Any, split: Any) -> dict[str, Any]:
+        """Windows from all over the split, of the last channel; calibration; how the CRPS grows with the step."""
+        device, truth = self.mean.device, self.truth
+        batch = split.batch(places(split, 3, device)).to(device)
+        drawn = model.draw(batch, self.samples)
+        told, past, future = map(self.in_units, (drawn, batch.past, batch.future))
+        ahead = torch.arange(1, future.shape[1] + 1)
+        seen = past[:, -2 * len(ahead) :]
+        steps = torch.arange(1 - seen.shape[1], len(ahead) + 1)
+        names = [f"from step {at:,}" for at in batch.at.tolist()]
+        bands = quantiles(told, torch.tensor(LEVELS))
+        fans = {name: ((steps, torch.cat([seen[i], future[i]])), (ahead, bands[:, i])) for i, name in enumerate(names)}
+        found = {"windows": figures.fan(fans, LEVELS, x="steps ahead", y=self.columns[-1])}
+        if truth:
+            deviation = (truth(batch)[1][..., -1] * self.std[-1]).cpu()
+            known = {
+                name: {"samples": (ahead, told[i].std(0)), "truth": (ahead, deviation[i])} for i, name in enumerate(names)
+            }
+            found["deviation"] = figures.multiples(known, x="steps ahead", y="standard deviation")
+
+        calibration, crps_H = CalibrationError(), torch.zeros(len(ahead), dtype=torch.float64)
+        optimum_H, where = torch.zeros_like(crps_H), places(split, DRAWN, device)
+        for part in where.split(32):
+            batch = split.batch(part).to(device)
+            drawn = model.draw(batch, self.samples)
+            calibration.update(drawn, batch.future)
+            crps_H += crps(drawn, batch.future).double().mean(2).sum(0).cpu() / len(where)
+            if truth:
+                of_truth = gaussian_crps(*truth(batch), batch.future)
+                optimum_H += of_truth.double().mean(2).sum(0).cpu() / len(where)
+        curves = {"forecast": (ahead, crps_H), **({"truth": (ahead, optimum_H)} if truth else {})}
+        expected, observed = (100 * share for share in calibration.curve)
+        found["horizon"] = figures.lines(curves, x="steps ahead", y="CRPS, standardized")
+        found["calibration"] = figures.lines(
+            {"forecast": (expected, observed), "calibrated": (expected, expected)},
+            x="quantile told, %",
+            y="truths below it, %",
+        )
+        return found
 
 
 def whole_batches(model: Any, objective: Objective, split: Any, batch: int) -> dict[str, float]:
