@@ -247,8 +247,10 @@ def recipe(
     curves: dict[str, OverFitting] = {}
     given = (splits, epochs, -(-images // batch))
     for name, net in nets.items():
-        last, early = name == "dropout", name == "early-stopping"
-        objective = Compared(*given, nets=nets, before=curves.copy()) if last else OverFitting(*given)
+        early = name == "early-stopping"
+        objective = OverFitting(*given)
+        if name == "dropout":  # the last: it draws what all have done
+            objective = Compared(*given, nets=nets, before=curves.copy())
         yield Stage(net, splits, objective, adam(lr), epochs=epochs, batch=batch, name=name,
                     stop=patience("-loss", wait) if early else None, select="-loss" if early else None)  # fmt: skip
         curves[name] = objective
