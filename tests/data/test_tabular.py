@@ -8,6 +8,7 @@ import torch
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris
 from sklearn.model_selection import train_test_split
 
+from fuxian.data import sources
 from fuxian.data.images import digits
 from fuxian.data.tabular import iris, table
 from fuxian.errors import WrongInput
@@ -62,6 +63,20 @@ def test_breast_cancer():
     assert [data.names[i] for i in train.label[:20]] == list(published.target_names[published.target[:20]])
     torch.testing.assert_close(train.x.mean(0), torch.zeros(30).double(), rtol=0, atol=1e-12)
     torch.testing.assert_close(train.x.std(0, correction=0), torch.ones(30).double())
+
+
+def test_pima_s_labels_are_turned_back(monkeypatch):
+    """In a file of the form: 8 numbers and a 1 where there is no diabetes; the last 192 rows are tested on."""
+    rows = np.random.default_rng(0).uniform(-1, 1, (200, 8))
+    healthy = np.arange(200) % 3 == 0
+    text = "".join(
+        ",".join(f"{value:.6f}" for value in (*row, well)) + "\n" for row, well in zip(rows, healthy, strict=True)
+    )
+    monkeypatch.setattr(sources, "read", lambda name: {"diabetes.csv": text.encode()})
+    data: Any = table("pima")
+    train, test = (split.batch(torch.arange(len(split))) for split in (data.train, data.test))
+    assert (len(train), len(test), data.names) == (8, 192, ("no diabetes", "diabetes"))
+    assert torch.cat([train.label, test.label]).tolist() == [1 - int(well) for well in healthy]
 
 
 def test_pima(published):
