@@ -37,7 +37,7 @@ class Words(Squares):
     def sample(self, model, count, prompt):
         for n in range(count):
             yield prompt
-            for _ in range(5):
+            for word in range(5):
                 WAIT
                 yield f"{int(torch.randint(100, ()))} "
             yield f"w={float(model.weight.detach()):.6f}\\n"
@@ -160,7 +160,8 @@ def test_a_run_that_is_not_finished(fuxian: Fuxian, here: Path, images: str) -> 
 
 @pytest.mark.kill
 def test_ctrl_c_leaves_what_is_there(here: Path) -> None:
-    slow = (here / "draws.py").read_text().replace("                \n", "                __import__('time').sleep(0.3)\n")
+    wait = "                __import__('time').sleep(0.1 if word < 2 else 300)\n"  # it is never done by itself
+    slow = (here / "draws.py").read_text().replace("                \n", wait)
     assert "sleep" in slow
     (here / "draws.py").write_text(slow)
     command = [sys.executable, "-m", "fuxian"]
@@ -168,7 +169,7 @@ def test_ctrl_c_leaves_what_is_there(here: Path) -> None:
     command += ["sample", "runs/draws/a", "--output", "said.txt"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as running:
         assert running.stdout is not None
-        first = running.stdout.read(1)  # comes long before the end
+        first = running.stdout.read(1)
         time.sleep(0.7)
         running.send_signal(signal.SIGINT)
         out, err = ((first if n == 0 else b"") + said for n, said in enumerate(running.communicate(timeout=60)))

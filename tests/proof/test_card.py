@@ -255,7 +255,7 @@ def test_committed_records_are_of_claims_that_there_are_and_whole(path: Path) ->
     assert len(kept) == sum(evidence.claim_record(entry.key, claim) is not None for claim in entry.claims)
     for one in kept:
         assert len(one["values"]) == len(one["seeds"]) == len(set(one["seeds"]))
-        assert one["first_losses"]
+        assert one["first_losses"] or getattr(entry.load(), "SEEDLESS", False)  # what only computes logs none
         if "mean" in one:  # of old ones it is worked out from the values
             mean, std = mean_std(one["values"])
             assert one["mean"] == pytest.approx(mean)
