@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.pairing import Side, Work
-from benchmarks.sides import Engine, repeated
-from benchmarks.works.gcn import graph
+from benchmarks.sides import Engine
+from benchmarks.works.gcn import graph, trained
 
 HEADS, HIDDEN, DROPOUT, LR, DECAY = 8, 8, 0.6, 0.005, 5e-4
 
@@ -60,23 +60,7 @@ def peer(weights: Mapping[str, Tensor]) -> Side:
             layer.att_src.copy_(weights[f"{name}.source_KU"][None])
     optimizer = torch.optim.Adam(model.parameters(), LR, weight_decay=DECAY, fused=True)
 
-    def epoch() -> tuple[float, float, float]:
-        model.train()
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x, edges)[train.index], train.label[train.index])
-        loss.backward()
-        optimizer.step()
-        model.eval()
-        with torch.no_grad():
-            logits, label = model(x, edges)[val.index], val.label[val.index]
-            judged = F.cross_entropy(logits, label), (logits.argmax(1) == label).float().mean()
-        return loss.item(), judged[0].item(), judged[1].item()
-
-    @torch.no_grad()
-    def logits() -> Tensor:
-        return model.eval()(x, edges)
-
-    return Side(repeated(epoch), logits)
+    return trained(model, optimizer, (x, edges), train, val)
 
 
 WORKS = [

@@ -52,6 +52,28 @@ def ours() -> Side:
     return Side(engine, logits, weights)
 
 
+def trained(model: nn.Module, optimizer: torch.optim.Optimizer, inputs: tuple[Tensor, ...], train: Any, val: Any) -> Side:
+    """The usual script: a step on the training nodes, then loss and accuracy of those of validation."""
+
+    def epoch() -> tuple[float, float, float]:
+        model.train()
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(*inputs)[train.index], train.label[train.index])
+        loss.backward()
+        optimizer.step()
+        model.eval()
+        with torch.no_grad():
+            logits, label = model(*inputs)[val.index], val.label[val.index]
+            judged = F.cross_entropy(logits, label), (logits.argmax(1) == label).float().mean()
+        return loss.item(), judged[0].item(), judged[1].item()
+
+    @torch.no_grad()
+    def logits() -> Tensor:
+        return model.eval()(*inputs)
+
+    return Side(repeated(epoch), logits)
+
+
 def peer(weights: Mapping[str, Tensor]) -> Side:
     from torch_geometric.nn import GCNConv
 
@@ -77,23 +99,7 @@ def peer(weights: Mapping[str, Tensor]) -> Side:
     groups = [dict(params=model.first.parameters(), weight_decay=DECAY), dict(params=model.second.parameters())]
     optimizer = torch.optim.Adam(groups, LR, fused=True)
 
-    def epoch() -> tuple[float, float, float]:
-        model.train()
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(x, edges)[train.index], train.label[train.index])
-        loss.backward()
-        optimizer.step()
-        model.eval()
-        with torch.no_grad():
-            logits, label = model(x, edges)[val.index], val.label[val.index]
-            judged = F.cross_entropy(logits, label), (logits.argmax(1) == label).float().mean()
-        return loss.item(), judged[0].item(), judged[1].item()
-
-    @torch.no_grad()
-    def logits() -> Tensor:
-        return model.eval()(x, edges)
-
-    return Side(repeated(epoch), logits)
+    return trained(model, optimizer, (x, edges), train, val)
 
 
 WORKS = [

@@ -75,8 +75,7 @@ class GraphAttention(nn.Module):
         h_NKU = F.dropout(h_NKU, self.dropout, self.training)  # layers.py, in_drop of seq_fts
         if adjacency_NN.layout != torch.sparse_csr:
             return torch.einsum("ijk,jku->iku", alpha, h_NKU) + self.bias_KU
-        j_E = edges(adjacency_NN)[1]
-        weighed_EKU = alpha[..., None] * h_NKU.index_select(0, j_E)
+        weighed_EKU = alpha[..., None] * h_NKU.index_select(0, adjacency_NN.col_indices())
         return torch.segment_reduce(weighed_EKU, "sum", offsets=adjacency_NN.crow_indices(), axis=0) + self.bias_KU
 
 
