@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fuxian import figures
+from fuxian import figures, saving
 
 HEIGHT = np.array([[0.0, 1, 4], [1, 2, 5]])
 NAMES = ["zero", "one", "two"]
@@ -74,14 +74,14 @@ DRAWINGS: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("name", DRAWINGS)
 def test_same_picture_same_bytes(name: str, tmp_path: Path) -> None:
-    first, second = (figures.save(DRAWINGS[name](), tmp_path / run / name).read_bytes() for run in ("a", "b"))
+    first, second = (saving.save(DRAWINGS[name](), tmp_path / run / name).read_bytes() for run in ("a", "b"))
     assert first == second
     assert b"<dc:date>" not in first
 
 
 @pytest.mark.parametrize("name", [name for name in DRAWINGS if name not in ("grid", "reel")])
 def test_figures_use_the_palette_and_keep_text(name: str, tmp_path: Path) -> None:
-    path = figures.save(DRAWINGS[name](), tmp_path / name)
+    path = saving.save(DRAWINGS[name](), tmp_path / name)
     text = path.read_text(encoding="utf-8")
     root = ElementTree.fromstring(text)
     assert path.suffix == ".svg"
@@ -193,7 +193,7 @@ def test_panels_lie_side_by_side_and_are_named_once() -> None:
 
 def test_every_point_is_drawn(tmp_path: Path) -> None:
     points = torch.rand(500, 2, generator=torch.Generator().manual_seed(0))
-    path = figures.save(figures.scatter(points, torch.zeros(500), ["all"]), tmp_path / "points")
+    path = saving.save(figures.scatter(points, torch.zeros(500), ["all"]), tmp_path / "points")
     moves = re.findall(r"M ([\d.]+) ([\d.]+) \nL ([\d.]+) ([\d.]+)", path.read_text())
     assert len([move for move in moves if move[:2] == move[2:]]) == 500
 
@@ -217,15 +217,15 @@ def test_image_grid_places_row_by_row_on_white() -> None:
 
 def test_tensors_are_grey_or_colour(tmp_path: Path) -> None:
     values = torch.tensor([[-1.0, 0.0, 0.5, 1.0, float("nan")]])
-    with Image.open(figures.save(values[None], tmp_path / "grey")) as image:
+    with Image.open(saving.save(values[None], tmp_path / "grey")) as image:
         assert image.mode == "L"
         assert list(np.asarray(image)[0]) == [0, 0, 128, 255, 0]
-    with Image.open(figures.save(torch.rand(3, 2, 2), tmp_path / "colour")) as image:
+    with Image.open(saving.save(torch.rand(3, 2, 2), tmp_path / "colour")) as image:
         assert image.mode == "RGB"
 
 
 def test_an_animation_of_figures_is_one_file_with_a_group_for_each(tmp_path: Path) -> None:
-    path = figures.save(film(), tmp_path / "film")
+    path = saving.save(film(), tmp_path / "film")
     root = ElementTree.fromstring(path.read_text(encoding="utf-8"))
     groups = [group for group in root if group.get("class") == "frame"]
     assert root.get("data-seconds") == "3"
@@ -237,7 +237,7 @@ def test_an_animation_of_figures_is_one_file_with_a_group_for_each(tmp_path: Pat
 
 
 def test_an_animation_of_images_shows_its_last_frame_to_who_sees_one(tmp_path: Path) -> None:
-    with Image.open(figures.save(DRAWINGS["reel"](), tmp_path / "reel")) as image:
+    with Image.open(saving.save(DRAWINGS["reel"](), tmp_path / "reel")) as image:
         seen = []
         for i in range(4):
             image.seek(i)
@@ -265,4 +265,4 @@ def test_frames_that_make_no_animation_are_refused(frames: list[Any]) -> None:
 @pytest.mark.parametrize("wrong", ["a path", np.zeros((2, 2)), torch.zeros(2, 1, 4, 4), torch.zeros(4, 2, 2)])
 def test_anything_else_is_refused(wrong: Any, tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"image tensor"):
-        figures.save(wrong, tmp_path / "x")
+        saving.save(wrong, tmp_path / "x")

@@ -7,13 +7,9 @@ and print. The state of `pyplot` is never touched, and the same input gives the 
 
 from __future__ import annotations
 
-import re
 import textwrap
-import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from io import StringIO
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
@@ -25,7 +21,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Path_
 from matplotlib.ticker import MaxNLocator, NullFormatter
-from PIL import Image
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,7 +45,7 @@ SERIES = ("blue", "vermilion", "green", "purple", "orange", "sky", "soft", "ink"
 DASHES: tuple[Any, ...] = ("-", (0, (3.5, 2.5)), (0, (0.8, 2.5)), (0, (5, 2, 0.8, 2)), (0, (2, 2)))
 MARKS = ("o", "s", "^", "D", "v", "P", "X")
 
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "axes.edgecolor": PALETTE["ink"],
     "axes.facecolor": "none",
     "axes.labelcolor": PALETTE["soft"],
@@ -85,7 +80,7 @@ _STYLE: dict[Any, Any] = {
 
 def figure(width: float = 430, height: float = 250) -> tuple[Figure, Axes]:
     """An empty figure in the house style: `width` and `height` in points, horizontal hairlines only."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawing = Figure(figsize=(width / 72, height / 72), layout="constrained")
         FigureCanvasSVG(drawing)
         axes = drawing.add_subplot()
@@ -99,7 +94,7 @@ def panels(names: Sequence[tuple[str, str]], *, across: int = 3, height: float =
 
     `named` puts what is drawn in the first of them above all.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         across = min(across, len(names))
         down = -(-len(names) // across)
         drawing, whole = figure(height=30 + height * down)
@@ -114,7 +109,7 @@ def panels(names: Sequence[tuple[str, str]], *, across: int = 3, height: float =
 
 def named(drawing: Figure) -> Figure:
     """The same figure, with the names of what its first axes show above it."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         shown = drawing.axes[0].get_legend_handles_labels()
         drawing.legend(*shown, loc="outside upper left", ncols=4, frameon=False, handlelength=2, columnspacing=1.2)
     return drawing
@@ -124,11 +119,11 @@ def lines(
     series: Mapping[str, tuple[Values, Values]], *, x: str = "", y: str = "", log: bool = False, height: float = 250
 ) -> Figure:
     """Curves `{name: (x, y)}`, each named at its end. `x` and `y` say quantity and unit; `log`: a logarithmic y axis."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawing, axes = figure(height=height)
         ends = []
         for i, (name, values) in enumerate(series.items()):
-            across, up = (_array(value) for value in values)
+            across, up = (array(value) for value in values)
             colour = PALETTE[SERIES[i % len(SERIES)]]
             axes.plot(across, up, color=colour, linestyle=DASHES[i % len(DASHES)])
             finite = np.flatnonzero(np.isfinite(up))
@@ -147,12 +142,12 @@ def lines(
 
 def multiples(plots: Mapping[str, Mapping[str, tuple[Values, Values]]], *, x: str = "", y: str = "") -> Figure:
     """Plots `{title: {name: (x, y)}}` of the same curves, one below another; the first names the curves at their ends."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawing, every = _below(list(plots), x, y)
         for axes, series in zip(every, plots.values(), strict=True):
             ends = []
             for i, (name, values) in enumerate(series.items()):
-                across, up = (_array(value) for value in values)
+                across, up = (array(value) for value in values)
                 colour = PALETTE[SERIES[i % len(SERIES)]]
                 axes.plot(across, up, color=colour, linestyle=DASHES[i % len(DASHES)], linewidth=1.4)
                 ends.append((name, across[-1], up[-1]))
@@ -175,10 +170,10 @@ def fan(
     Quantiles (levels, steps) at `levels` that lie the same about 0.5, which is the line in the middle: between two of them
     is a band, the darker the nearer. The first plot names the share that each holds, at its upper edge.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawing, every = _below(list(plots), x, y)
         for axes, (truth, told) in zip(every, plots.values(), strict=True):
-            (before, came), (across, bands) = ([_array(value) for value in pair] for pair in (truth, told))
+            (before, came), (across, bands) = ([array(value) for value in pair] for pair in (truth, told))
             middle = len(levels) // 2
             for i in range(middle):
                 axes.fill_between(across, bands[i], bands[-1 - i], color=PALETTE["blue"], alpha=0.2, linewidth=0)
@@ -202,9 +197,9 @@ def matrix(values: Tensor | np.ndarray, across: tuple[float, float], up: tuple[f
     `across` and `up` are what the first and the last column, and the first and the last row stand for; the first row is
     the lowest.
     """
-    weights = _array(values)
+    weights = array(values)
     most = max(float(np.abs(weights).max()), 1e-12)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawing, axes = figure(height=270)
         axes.imshow(-weights, cmap="gray", vmin=-most, vmax=most, aspect="auto", origin="lower", interpolation="none",
                     extent=(*across, *up))  # fmt: skip
@@ -227,18 +222,18 @@ def landscape(
 
     A dot is where a path has got to. The limits are those of `across` and `up`, whatever the paths are.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawing, axes = figure(height=350)
-        level = np.quantile(_array(height), np.linspace(0.04, 0.96, 9))
+        level = np.quantile(array(height), np.linspace(0.04, 0.96, 9))
         axes.contour(
-            _array(across), _array(up), _array(height), np.unique(level), colors=PALETTE["rule"], linewidths=0.8, zorder=0
+            array(across), array(up), array(height), np.unique(level), colors=PALETTE["rule"], linewidths=0.8, zorder=0
         )
         for i, (name, path) in enumerate(paths.items()):
-            colour, points = PALETTE[SERIES[i % len(SERIES)]], _array(path)
+            colour, points = PALETTE[SERIES[i % len(SERIES)]], array(path)
             axes.plot(*points.T, color=colour, linestyle=DASHES[i % len(DASHES)], linewidth=1.4, label=name)
             axes.plot(*points[-1], color=colour, marker=MARKS[i % len(MARKS)], markersize=6)
         axes.grid(False)
-        axes.set(xlim=(_array(across)[0], _array(across)[-1]), ylim=(_array(up)[0], _array(up)[-1]))
+        axes.set(xlim=(array(across)[0], array(across)[-1]), ylim=(array(up)[0], array(up)[-1]))
         axes.set_ylabel(y, loc="top")
         axes.set_xlabel(x, loc="right")
         axes.spines["left"].set_visible(True)
@@ -254,9 +249,9 @@ def scatter(
     Points (n, 1) lie on a line.
     Groups beyond the eighth have the colours of the first, as squares.
     """
-    where, group = _array(points), _array(labels).astype(int)
+    where, group = array(points), array(labels).astype(int)
     where = np.pad(where, [(0, 0), (0, 2 - where.shape[1])])
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawing, axes = figure(height=330)
         for i, name in enumerate(names):
             mine = where[group == i]
@@ -279,12 +274,12 @@ def confusion(matrix: Tensor | np.ndarray, names: Sequence[str]) -> Figure:
 
     Names of more than two letters are numbered, and the columns carry the numbers.
     """
-    counts = _array(matrix)
+    counts = array(matrix)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     n = len(names)
     short = names if max(map(len, names)) <= 2 else [str(i + 1) for i in range(n)]
     full = names if short is names else [f"{i + 1}  {name}" for i, name in enumerate(names)]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawing, axes = figure(height=max(120, 24 * n + 40))
         size = min(12.0, 250 / n)
         for row in range(n):
@@ -313,8 +308,8 @@ def confusion(matrix: Tensor | np.ndarray, names: Sequence[str]) -> Figure:
 
 def heatmap(values: Tensor | np.ndarray, rows: Sequence[str], columns: Sequence[str], *, title: str = "") -> Figure:
     """Shares (rows, columns) in 0 to 1, as percent and as shades; what is no number stays empty."""
-    shares = _array(values)
-    with mpl.rc_context(_STYLE):
+    shares = array(values)
+    with mpl.rc_context(STYLE):
         drawing, axes = figure(height=max(120, 24 * len(rows) + 60))
         size = min(12.0, 250 / max(len(rows), len(columns)))
         for (row, column), share in np.ndenumerate(shares):
@@ -343,7 +338,7 @@ def stacked(bars: Mapping[str, Mapping[str, float]], *, x: str = "") -> Figure:
     """
     names = list(next(iter(bars.values())))
     shades = [round(1 - 0.88 * i / max(1, len(names) - 1), 2) for i in range(len(names))]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawing, axes = figure(height=24 * len(bars) + 76)
         for row, parts in enumerate(bars.values()):
             left = 0.0
@@ -373,7 +368,7 @@ def diagram(
 ) -> Figure:
     """A graph of nodes at `(across, up)`, whole numbers, with a word in each and a few `below`; the `faint` ones dashed."""
     across, up = zip(*places.values(), strict=True)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawing, axes = figure(height=80 * (max(up) - min(up) + 1))
         ink = {name: PALETTE["soft" if name in faint else "ink"] for name in places}
         dash = {name: (0, (3, 3)) if name in faint else "-" for name in places}
@@ -397,7 +392,7 @@ def spans(bars: Iterable[tuple[int, float, float]], *, x: str = "", y: str = "")
     """Bars `(row, from, to)` along one axis, the rows from 0 downwards; neighbours in a row are dark and light in turn."""
     bars = sorted(bars)
     rows = 1 + max(row for row, *_ in bars)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawing, axes = figure(height=14 * rows + 64)
         for i, (row, start, end) in enumerate(bars):
             axes.add_patch(
@@ -417,7 +412,7 @@ def passages(texts: Mapping[str, str], *, columns: int = 58) -> Figure:
         rows += [("", False)] * bool(rows) + [(name, True)]
         for paragraph in text.splitlines():
             rows += [(line, False) for line in textwrap.wrap(paragraph, columns) or [""]]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawing = Figure(figsize=(430 / 72, (15 * len(rows) + 8) / 72))
         FigureCanvasSVG(drawing)
         for i, (line, name) in enumerate(rows):
@@ -433,7 +428,7 @@ def table(rows: Mapping[str, Sequence[str]], columns: Sequence[str]) -> Figure:
     """Words or numbers of each row under the names of their `columns`, set to the right."""
     lines = {"": columns, **rows}
     right = 1 - 0.7 / len(columns) * np.arange(len(columns))[::-1]
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawing = Figure(figsize=(430 / 72, (18 * len(lines) + 8) / 72))
         FigureCanvasSVG(drawing)
         for i, (name, words) in enumerate(lines.items()):
@@ -467,7 +462,7 @@ def labelled_images(images: Tensor, labels: Sequence[str], columns: int) -> Figu
     side = 430 / columns
     tall = side * images.shape[2] / images.shape[3]
     size = min(12.0, 1.7 * side / max(1, *map(len, labels)))
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         drawing = Figure(figsize=(430 / 72, rows * (tall + 16) / 72))
         FigureCanvasSVG(drawing)
         for i, (image, label) in enumerate(zip(images, labels, strict=True)):
@@ -475,7 +470,7 @@ def labelled_images(images: Tensor, labels: Sequence[str], columns: int) -> Figu
             up = 1 - (row + 1) / rows
             share = 16 / (tall + 16) / rows
             axes = drawing.add_axes((column / columns + 0.005, up + share, 1 / columns - 0.01, 1 / rows - share))
-            axes.imshow(_pixels(image), cmap="gray", vmin=0, vmax=255, interpolation="none")
+            axes.imshow(pixels(image), cmap="gray", vmin=0, vmax=255, interpolation="none")
             axes.set_axis_off()
             axes.set_anchor("S")
             drawing.text(
@@ -505,76 +500,19 @@ def animation(frames: Sequence[Figure] | Sequence[Tensor], *, seconds: float = 6
     return Animation(frames, seconds)
 
 
-def save(picture: Figure | Tensor | Animation, path: str | Path) -> Path:
-    """Writes `path` with `.svg` (figures) or `.png` (tensors; one channel as grey) added, and returns it.
-
-    Text stays text, and the same picture gives the same bytes. Either file of an animation plays by itself, and shows its
-    last frame where nothing moves. Raises TypeError for what is no picture.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    frames: Sequence[Any] = picture.frames if isinstance(picture, Animation) else [picture]
-    drawn = [frame for frame in frames if isinstance(frame, Figure)]
-    if drawn:
-        path = path.with_name(path.name + ".svg")
-        texts = [_svg(frame) for frame in drawn]
-        path.write_text(_film(texts, picture.seconds) if isinstance(picture, Animation) else texts[0], encoding="utf-8")
-        return path
-    for frame in frames:
-        if not hasattr(frame, "detach") or frame.dim() not in (2, 3):
-            raise TypeError(
-                f"a picture is a matplotlib Figure or an image tensor (channels, h, w), not {type(frame).__name__}"
-            )
-    path = path.with_name(path.name + ".png")
-    images = [Image.fromarray(_pixels(frame)) for frame in frames]
-    if isinstance(picture, Animation):  # the default image, seen where nothing moves, is the last frame
-        rate = round(1000 * picture.seconds / len(images))
-        images[-1].save(path, save_all=True, append_images=images, default_image=True, duration=rate, loop=1)
-    else:
-        images[0].save(path, optimize=True)
-    return path
-
-
-def _svg(drawing: Figure) -> str:
-    text = StringIO()
-    with mpl.rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # text stays text: a reader's own face has the character
-        drawing.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-    return text.getvalue()
-
-
-def _film(texts: Sequence[str], seconds: float) -> str:
-    """One SVG of several: each a group `frame`, hidden but in its turn. It plays once and rests at the last."""
-    begin = texts[0].index("<svg")
-    opening = texts[0][: texts[0].index(">", begin) + 1].replace("<svg", f'<svg data-seconds="{seconds:g}"', 1)
-    turn = seconds / len(texts)
-    groups = []
-    for i, text in enumerate(texts):
-        body = text[text.index(">", text.index("<svg")) + 1 : text.rindex("</svg>")]
-        body = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>f{i}-", body)  # an id is of one frame
-        groups.append(f'<g class="frame" style="animation-delay: {i * turn:g}s">{body}</g>\n')
-    style = (
-        f".frame{{visibility:hidden;animation:turn {turn:g}s step-end}}@keyframes turn{{from{{visibility:visible}}}}"
-        ".frame:last-child{visibility:visible;animation:rest step-end}@keyframes rest{from{visibility:hidden}}"
-        f".frame:last-child{{animation-duration:{seconds - turn:g}s;animation-delay:0s!important}}"
-        "@media (prefers-reduced-motion:reduce){.frame{animation:none!important}}"
-    )
-    return f"{opening}\n<style>{style}</style>\n{''.join(groups)}</svg>\n"
-
-
 _HALO = dict(boxstyle="square,pad=0.1", facecolor=PALETTE["paper"], edgecolor="none", alpha=0.75)
 
 
-def _array(values: Any) -> np.ndarray:
+def array(values: Any) -> np.ndarray:
     """float64, from a tensor on any device, an array or a list."""
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
     return np.asarray(values, dtype=np.float64)
 
 
-def _pixels(image: Tensor) -> np.ndarray:
+def pixels(image: Tensor) -> np.ndarray:
     """(height, width) or (height, width, 3) in 0 to 255."""
-    bytes_ = np.rint(np.clip(np.nan_to_num(_array(image)), 0, 1) * 255).astype(np.uint8)
+    bytes_ = np.rint(np.clip(np.nan_to_num(array(image)), 0, 1) * 255).astype(np.uint8)
     if bytes_.ndim == 2:
         return bytes_
     if len(bytes_) not in (1, 3):

@@ -1036,10 +1036,10 @@ PROOF = [
 ]  # fmt: skip
 
 PICTURES = [
-    Fault("the frames of an animation share their ids", "figures.py",
+    Fault("the frames of an animation share their ids", "saving.py",
           r'rf"\g<1>f{i}-"', r'rf"\g<1>f-"',
           ("test_figures.py::test_an_animation_of_figures_is_one_file_with_a_group_for_each",)),
-    Fault("an animation stands at its first image", "figures.py",
+    Fault("an animation stands at its first image", "saving.py",
           "images[-1].save(path, save_all", "images[0].save(path, save_all",
           ("test_figures.py::test_an_animation_of_images_shows_its_last_frame_to_who_sees_one",)),
     Fault("the page drops an animation's last image", "report/pictures.py",

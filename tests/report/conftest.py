@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from fuxian import catalog, figures
+from fuxian import catalog, figures, saving
 from fuxian.proof import record
 
 METHOD = '''"""Graph convolutional network: semi-supervised node classification.
@@ -191,7 +191,7 @@ class Runs:
             "sample": figures.passages({"temperature 0.8": "The boulder rolled down the hill & nobody <saw> it go. " * 4}),
         }
         for name, picture in drawn.items():
-            figures.save(picture, folder / "pictures" / f"{stage}-{name}")
+            saving.save(picture, folder / "pictures" / f"{stage}-{name}")
 
 
 @pytest.fixture

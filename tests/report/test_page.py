@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fuxian import catalog, figures
+from fuxian import catalog, figures, saving
 from fuxian.errors import RunUnusable, WrongInput
 from fuxian.proof.record import record, record_claim
 from fuxian.report import write_index, write_report
@@ -247,7 +247,7 @@ def test_what_this_run_found_stands_in_the_table(runs: Any) -> None:
 def test_two_figures_share_no_id(runs: Any) -> None:
     folder = runs.one()
     for name in ("train-one", "train-two"):
-        figures.save(figures.lines({"a": ([0, 1], [1.0, 2.0])}), folder / "pictures" / name)
+        saving.save(figures.lines({"a": ([0, 1], [1.0, 2.0])}), folder / "pictures" / name)
     assert any(one.startswith("p1-") for one in check(write_report(folder)).ids)
 
 
@@ -255,8 +255,8 @@ def test_an_animation_has_all_of_its_frames_and_shows_the_last(runs: Any) -> Non
     folder = runs.one()
     drawn = [figures.lines({"a": ([0, 1], [up, 1.0])}) for up in (3.0, 2.0, 1.5)]
     shades = [torch.full((1, 4, 4), shade) for shade in (0.0, 0.4, 1.0)]
-    figures.save(figures.animation(drawn, seconds=2), folder / "pictures" / "train-path")
-    figures.save(figures.animation(shades, seconds=3), folder / "pictures" / "train-shade")
+    saving.save(figures.animation(drawn, seconds=2), folder / "pictures" / "train-path")
+    saving.save(figures.animation(shades, seconds=3), folder / "pictures" / "train-shade")
     page = check(write_report(folder))
     films = re.findall(r'<div class="film" data-seconds="(\d)">(.*?)</div>', page.source, re.DOTALL)
     assert [(seconds, film.count('class="frame"') + film.count('class="px frame ink"')) for seconds, film in films] == [
@@ -366,7 +366,7 @@ def test_everything_is_escaped(runs: Any) -> None:
     with (folder / "metrics.jsonl").open("a") as log:
         for step in (1, 2):
             log.write(json.dumps({"stage": "train", "step": step, evil: 1.0 * step}) + "\n")
-    figures.save(torch.ones(1, 2, 2), folder / "pictures" / "train-&<b>")
+    saving.save(torch.ones(1, 2, 2), folder / "pictures" / "train-&<b>")
     source = write_report(folder).read_text()
     assert "<script>alert" not in source
     assert "<img src=http" not in source
@@ -397,7 +397,7 @@ def test_images_are_small_and_ink_is_told_from_photographs(tmp_path: Path) -> No
     digit[:, 8:20, 12:16] = 0
     grey = torch.linspace(0, 1, 784).view(1, 28, 28)
     colour = torch.rand(3, 28, 28, generator=torch.Generator().manual_seed(0))
-    pages = [inline_image(figures.save(image, tmp_path / str(i)), "x") for i, image in enumerate((digit, grey, colour))]
+    pages = [inline_image(saving.save(image, tmp_path / str(i)), "x") for i, image in enumerate((digit, grey, colour))]
     assert ["px ink" in page for page in pages] == [True, False, False]
     assert all('width="28" height="28"' in page for page in pages)
     with Image.open(BytesIO(base64.b64decode(re.findall(r"base64,([^\"]+)", pages[1])[0]))) as image:

@@ -177,11 +177,11 @@ def _written(images: Tensor, run: Path, output: Path | None) -> tuple[Path, list
     """Writes the grid, into the run's folder or where `output` says, and the images where it names a `.npz` or a folder."""
     from math import ceil
 
-    from fuxian import figures
+    from fuxian import figures, saving
 
     grid = figures.image_grid(images, columns=ceil(len(images) ** 0.5))
     place = output if output is not None and output.suffix == ".png" else _free(run / "samples", ".png")
-    path = figures.save(grid, place.with_suffix(""))
+    path = saving.save(grid, place.with_suffix(""))
     files: list[Path] = []
     if output is not None and output.suffix == ".npz":
         import numpy as np
@@ -190,7 +190,7 @@ def _written(images: Tensor, run: Path, output: Path | None) -> tuple[Path, list
         np.savez(output, image=images.numpy())
         files.append(output)
     elif output is not None and not output.suffix:
-        files += [figures.save(image, _free(output, ".png").with_suffix("")) for image in images]
+        files += [saving.save(image, _free(output, ".png").with_suffix("")) for image in images]
     elif output is not None and output.suffix == ".txt":
         raise WrongInput(f"--output {output}: these are images; name a .npz, a .png or a folder", saved=str(path))
     return path, files

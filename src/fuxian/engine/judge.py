@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from fuxian import figures
+from fuxian import saving
 from fuxian.contract import History, Sealed, defines
 from fuxian.engine import seeds, world
 from fuxian.engine.running import Running
@@ -115,7 +115,7 @@ def draw(running: Running, split: Any) -> None:
     seeds.seed_all(running.stream("pictures"))
     with judging(running.model, running.objective):
         for name, figure in running.objective.pictures(running.model, split).items():
-            figures.save(figure, running.folder.path / "pictures" / f"{running.name}-{name}")
+            saving.save(figure, running.folder.path / "pictures" / f"{running.name}-{name}")
 
 
 def lock(running: Running, locked: bool) -> None:
