@@ -44,6 +44,7 @@ NAIVE = "parity/test_naive.py::"
 DEEPAR = "parity/test_deepar.py::"
 DLINEAR = "parity/test_linear.py::"
 NONSTATIONARY = "parity/test_nonstationary_transformer.py::"
+PATCHTST = "parity/test_patchtst.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -415,6 +416,21 @@ FORECASTING = [
     Fault("the sum is not dropped from", "methods/forecasting/nonstationary_transformer.py",
           "self.norm_2(x_BTD + self.dropout(self.feed(x_BTD)))", "self.norm_2(x_BTD + self.feed(x_BTD))",
           (NONSTATIONARY + "test_dropout_is_where_it_was_trained_with",)),
+    Fault("scores do not add up from layer to layer", "methods/forecasting/patchtst.py",
+          "scores_NAPP = scores_NAPP + before_NAPP", "pass",
+          (PATCHTST + PARITY,)),
+    Fault("nothing is added at a series' end", "methods/forecasting/patchtst.py",
+          'mode="replicate"', 'mode="constant"',
+          (PATCHTST + "test_patches_by_hand", PATCHTST + PARITY)),
+    Fault("a forecast keeps the units of its standardized window", "methods/forecasting/patchtst.py",
+          "* std_B1C + mean_B1C", "+ mean_B1C",
+          (PATCHTST + "test_a_channel_is_told_of_itself_alone_and_in_its_own_units", PATCHTST + PARITY)),
+    Fault("what attention gives is dropped once", "methods/forecasting/patchtst.py",
+          "self.dropout(self.dropout(self.out(taken_NPD)))", "self.dropout(self.out(taken_NPD))",
+          (PATCHTST + "test_dropout_is_where_the_code_has_it",)),
+    Fault("the rate fades an epoch early", "methods/forecasting/patchtst.py",
+          "range(4, epochs)", "range(3, epochs)",
+          (PATCHTST + "test_the_recipe_is_the_protocol_of_exp_main_py",)),
     Fault("as published is of every window", "objectives/forecasting.py",
           "len(split) - len(split) % batch", "len(split)",
           (NAIVE + "test_without_a_whole_batch_there_is_nothing_as_published",)),
