@@ -43,6 +43,7 @@ FORECASTS = "parity/test_forecast_metrics.py::"
 NAIVE = "parity/test_naive.py::"
 DEEPAR = "parity/test_deepar.py::"
 DLINEAR = "parity/test_linear.py::"
+NONSTATIONARY = "parity/test_nonstationary_transformer.py::"
 PATCHTST = "parity/test_patchtst.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
@@ -399,6 +400,22 @@ FORECASTING = [
     Fault("a climatology tells the same step throughout", "methods/forecasting/naive.py",
           "(at_B[:, None] + torch.arange(self.horizon, device=at_B.device))", "at_B[:, None].expand(-1, self.horizon)",
           (NAIVE + "test_by_hand",)),
+    Fault("attention is told the deviation of what was standardized", "methods/forecasting/nonstationary_transformer.py",
+          "self.tau(past_BLC, std_B1C).exp()", "self.tau((past_BLC - mean_B1C) / std_B1C, std_B1C).exp()",
+          (NONSTATIONARY + PARITY,)),
+    Fault("the level is not over the root of d in attention", "methods/forecasting/nonstationary_transformer.py",
+          "delta_BN[:, None, None] / math.sqrt(q.shape[3])", "delta_BN[:, None, None]",
+          (NONSTATIONARY + PARITY,)),
+    Fault("a step of the decoder sees those after it", "methods/forecasting/nonstationary_transformer.py",
+          "is_causal=added is None", "is_causal=False",
+          (NONSTATIONARY + PARITY,
+           NONSTATIONARY + "test_the_decoder_tells_the_second_half_of_the_past_too_and_sees_no_step_before_its_turn")),
+    Fault("the decoder reads the dates of the encoder", "methods/forecasting/nonstationary_transformer.py",
+          "marks_BTM[:, self.window - self.start :]", "marks_BTM[:, : self.start + self.horizon]",
+          (NONSTATIONARY + PARITY,)),
+    Fault("the sum is not dropped from", "methods/forecasting/nonstationary_transformer.py",
+          "self.norm_2(x_BTD + self.dropout(self.feed(x_BTD)))", "self.norm_2(x_BTD + self.feed(x_BTD))",
+          (NONSTATIONARY + "test_dropout_is_where_it_was_trained_with",)),
     Fault("scores do not add up from layer to layer", "methods/forecasting/patchtst.py",
           "scores_NAPP = scores_NAPP + before_NAPP", "pass",
           (PATCHTST + PARITY,)),
@@ -1000,6 +1017,12 @@ DATA = [
     Fault("the first window of a split begins where the split does", "data/series.py",
           "(0, series.borders[0] - window, series.borders[1] - window)", "(0, *series.borders[:2])",
           (SERIES + "test_every_step_of_a_split_is_told_and_none_of_another",)),
+    Fault("val and test are given the dates of train", "data/series.py",
+          "marks[begin:end]", "marks[: end - begin]",
+          (SERIES + "test_marks_by_hand",)),
+    Fault("1970 begins on a Friday", "data/series.py",
+          "(day.astype(int) + 3) % 7", "(day.astype(int) + 4) % 7",
+          (SERIES + "test_marks_by_hand",)),
     Fault("training is of blocks too", "data/series.py",
           'windows == "blocks" and begin > 0', 'windows == "blocks"',
           (SERIES + "test_blocks_share_no_step",)),
