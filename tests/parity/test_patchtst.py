@@ -29,7 +29,8 @@ def made(dropout: float = 0.0) -> PatchTST:
 
 def windows(B: int = 4, C: int = 2) -> Windows:
     torch.manual_seed(1)
-    return Windows(torch.randn(B, WINDOW, C) * 2 + 1, torch.randn(B, HORIZON, C), torch.arange(B), torch.empty(B, 0, 0))
+    past, future = torch.randn(B, WINDOW, C) * 2 + 1, torch.randn(B, HORIZON, C)
+    return Windows(past, future, torch.arange(B), past.new_empty(B, WINDOW + HORIZON, 0))
 
 
 class Block(nn.Module):
