@@ -45,6 +45,7 @@ DEEPAR = "parity/test_deepar.py::"
 DLINEAR = "parity/test_linear.py::"
 NONSTATIONARY = "parity/test_nonstationary_transformer.py::"
 PATCHTST = "parity/test_patchtst.py::"
+TMDM = "parity/test_tmdm.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -431,6 +432,24 @@ FORECASTING = [
     Fault("the rate fades an epoch early", "methods/forecasting/patchtst.py",
           "range(4, epochs)", "range(3, epochs)",
           (PATCHTST + "test_the_recipe_is_the_protocol_of_exp_main_py",)),
+    Fault("a step back forgets the mean that noise lies about", "methods/forecasting/tmdm.py",
+          " + of_mean * f_BSHC", "",
+          (TMDM + "test_the_first_is_about_the_mean_and_the_last_as_wide_as_the_truth",)),
+    Fault("a step back is conditioned on the next step's level", "methods/forecasting/tmdm.py",
+          "of_noisy = (1 - before) *", "of_noisy = (1 - alpha_bar) *",
+          (TMDM + "test_a_step_back_is_the_chain_conditioned_on_both_ends",)),
+    Fault("noise lies about zero", "methods/forecasting/tmdm.py",
+          "signal * y_BTC + (1 - signal) * f_BTC", "signal * y_BTC",
+          (TMDM + "test_a_step_at_once_is_the_chain", TMDM + PARITY)),
+    Fault("y_T is drawn about zero", "methods/forecasting/tmdm.py",
+          "y_BSHC = f_BSHC + torch.randn(", "y_BSHC = torch.randn(",
+          (TMDM + "test_the_first_is_about_the_mean_and_the_last_as_wide_as_the_truth",)),
+    Fault("z is one draw", "methods/forecasting/tmdm.py",
+          ".exp() / 10 * torch", ".exp() * torch",
+          (TMDM + "test_z_is_as_wide_as_the_mean_of_a_hundred_draws_and_still_out_of_training", TMDM + PARITY)),
+    Fault("what is drawn begins with the past", "methods/forecasting/tmdm.py",
+          "[:, -batch.future.shape[1] :], samples", "[:, : batch.future.shape[1]], samples",
+          (TMDM + "test_samples_see_no_future_and_each_step_alone_is_denoised",)),
     Fault("as published is of every window", "objectives/forecasting.py",
           "len(split) - len(split) % batch", "len(split)",
           (NAIVE + "test_without_a_whole_batch_there_is_nothing_as_published",)),
