@@ -59,6 +59,7 @@ PARAMETERS = {
     "forecasting.deepar": {"train": 2_224},
     "forecasting.linear": {"train": 2 * 24 * 49},
     "forecasting.naive": {"climatology": 0, "seasonal": 0, "last": 0},
+    "forecasting.timegrad": {"train": 33_356, "forecast": 33_356},
     "generative.cgan": {"train": 1_909_615},
     "generative.cgan_notes": {"reader": 61_706, "game": 3_691_754},
     "generative.ddpm": {"train": 163_985},
