@@ -59,6 +59,8 @@ PARAMETERS = {
     "forecasting.deepar": {"train": 2_224},
     "forecasting.linear": {"train": 2 * 24 * 49},
     "forecasting.naive": {"climatology": 0, "seasonal": 0, "last": 0},
+    "forecasting.nonstationary_transformer": {"train": 6_569},
+    "forecasting.patchtst": {"train": 18_872},
     "forecasting.timegrad": {"train": 33_356, "forecast": 33_356},
     "generative.cgan": {"train": 1_909_615},
     "generative.cgan_notes": {"reader": 61_706, "game": 3_691_754},

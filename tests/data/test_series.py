@@ -2,6 +2,8 @@
 
 import csv
 import json
+from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import numpy as np
@@ -78,7 +80,7 @@ def test_the_first_windows_of_all():
 def test_windows_are_views_of_the_rows():
     data = SeriesSplits(counting(), 4, 3)
     for split in (data.train, data.val, data.test):
-        assert split.view.data_ptr() == split.rows.data_ptr()
+        assert split.view(split.rows).data_ptr() == split.rows.data_ptr()
     assert data.test.rows.untyped_storage().data_ptr() == data.train.rows.untyped_storage().data_ptr()
 
 
@@ -117,6 +119,36 @@ def test_no_room_for_a_window():
         SeriesSplits(counting(borders=(3, 50, 100)), 4, 1)
 
 
+# ── dates ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def marks_by_hand(moment: datetime, count: int) -> list[float]:
+    """torch_timeseries 0.1.10, utils/timefeatures.py, timeenc=3: "yh" has the first five, "yt" all."""
+    m = moment
+    found = [(m.year - 1012) / 2024, (m.month - 6) / 12, (m.day - 15) / 30, (m.weekday() - 3.5) / 7]
+    return [*found, (m.hour - 12) / 24, (m.minute - 30) / 60][:count]
+
+
+@pytest.mark.parametrize(("minutes", "count"), [(24 * 60, 4), (7 * 60, 5), (17, 6)])
+def test_marks_by_hand(minutes, count):
+    moments = [datetime(2015, 12, 30, 5, 11, tzinfo=timezone.utc) + i * timedelta(minutes=minutes) for i in range(100)]
+    series = replace(counting(), moments=np.array([moment.timestamp() for moment in moments]))
+    data = SeriesSplits(series, 4, 3, dates=True)
+    assert data.marks == count
+    for part in (data.train, data.val, data.test, data.test.head(2)):
+        batch = everything(part)
+        expected = [[marks_by_hand(moments[at + i], count) for i in range(-4, 3)] for at in batch.at.tolist()]
+        np.testing.assert_allclose(batch.marks, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_no_marks_where_no_date_is_known_or_wanted():
+    moments = 3600.0 * np.arange(100)
+    for series, dates in ((counting(), True), (replace(counting(), moments=moments), False)):
+        data = SeriesSplits(series, 4, 3, dates=dates)
+        assert data.marks == 0
+        assert everything(data.val).marks.shape == (8, 7, 0)
+
+
 # ── published ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -135,6 +167,21 @@ def test_published_windows(name, window, horizon, expected, published):
     data = series_data(name, window, horizon)
     assert (len(data.train), len(data.val), len(data.test)) == expected
     assert data.hashes == {next(iter(data.hashes)): SOURCES[name].files[0].content[1]}
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second"),
+    [
+        ("etth1", datetime(2016, 7, 1), datetime(2016, 7, 1, 1)),
+        ("ettm1", datetime(2016, 7, 1), datetime(2016, 7, 1, 0, 15)),
+        ("exchange-rate", datetime(1990, 1, 1), datetime(1990, 1, 2)),
+    ],
+)
+def test_published_dates(name, first, second, published):
+    data = series_data(name, 24, 24, dates=True)
+    marks = data.train.batch(torch.tensor([0])).marks[0]
+    expected = [marks_by_hand(moment, data.marks) for moment in (first, second)]
+    np.testing.assert_allclose(marks[:2], expected, rtol=1e-6, atol=1e-7)
 
 
 def test_blocks_are_eight_of_2689(published):
@@ -325,6 +372,17 @@ def test_the_last_rows_are_what_is_told_from(here):
         data.read([str(here / "b.csv")])
     with pytest.raises(FuxianError, match="row 4, column date: 2020-02-01 comes after"):
         data.read([str(write(here / "c.csv", change=(4, 0, "2020-02-01")))])
+
+
+def test_the_dates_to_come_go_on_from_the_last_one(here):
+    data = series_data(write(here / "a.csv"), 5, 3, dates=True)
+    batch = data.read([str(here / "a.csv")])
+    assert torch.equal(batch.marks[:, :5], data.test.batch(torch.tensor([len(data.test) - 1])).marks[:, 3:])
+    days = [datetime(2020, 4, 22) + timedelta(i) for i in range(8)]
+    np.testing.assert_allclose(batch.marks[0], [marks_by_hand(day, 4) for day in days], rtol=1e-6, atol=1e-7)
+    (here / "b.csv").write_text("OT,load\n" + "1,2\n" * 9)
+    with pytest.raises(WrongInput, match=r"b\.csv has no dates; the model has learned from those of a\.csv"):
+        data.read([str(here / "b.csv")])
 
 
 def test_what_it_says_of_itself_is_enough_to_make_inputs(here):

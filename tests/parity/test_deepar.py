@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ SEASON, HIDDEN, DEPTH = 7, 6, 2
 
 
 def windows(B: int = 3, L: int = 9, H: int = 4, C: int = 3) -> Windows:
-    return Windows(torch.randn(B, L, C) * 2, torch.randn(B, H, C), torch.tensor([9, 30, 61][:B]))
+    past, future, at = torch.randn(B, L, C) * 2, torch.randn(B, H, C), torch.tensor([9, 30, 61][:B])
+    return Windows(past, future, at, past.new_empty(B, L + H, 0))
 
 
 def made(likelihood: type[Gaussian], channels: int = 3) -> DeepAR:
@@ -105,7 +107,7 @@ def test_outputs_gradients_and_step(prove) -> None:
 
 def test_a_chain_told_its_numbers_one_by_one_has_the_likelihood_of_all_at_once() -> None:
     model, batch = made(StudentT).double(), windows()
-    batch = Windows(batch.past.double(), batch.future.double(), batch.at)
+    batch = Windows(batch.past.double(), batch.future.double(), batch.at, batch.marks.double())
     z, state, found = torch.cat([batch.past, batch.future], 1), None, []
     for step in range(1, z.shape[1]):
         at = batch.at[:, None] - 9 + step
@@ -122,7 +124,7 @@ def test_without_noise_every_sample_is_the_mean_of_the_whole_history() -> None:
     with torch.no_grad():
         model.head.weight[1], model.head.bias[1] = 0, -40
         model.head.weight[0] *= 3
-        drawn = model.draw(Windows(batch.past, torch.full_like(batch.future, math.nan), batch.at), 5)
+        drawn = model.draw(replace(batch, future=torch.full_like(batch.future, math.nan)), 5)
         z = batch.past
         for _ in range(4):
             step = batch.at[:, None] + torch.arange(-8, z.shape[1] - 8)

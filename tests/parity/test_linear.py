@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def compared() -> Differences:
         torch.manual_seed(0)
         ours, reference = make(WINDOW, HORIZON), Reference(make is DLinear)
         past, future = torch.randn(12, WINDOW, 3), torch.randn(12, HORIZON, 3)
-        batch = type(batch)(past, future, batch.at)
+        batch = replace(batch, past=past, future=future)
         first, *second = ("seasonal", "trend") if make is DLinear else ("linear",)
         pairs = {f"{first}.weight": "weight", f"{first}.bias": "bias"}
         pairs |= {f"{name}.{part}": f"trend_{part}" for name in second for part in ("weight", "bias")}

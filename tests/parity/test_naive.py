@@ -14,6 +14,7 @@ from fuxian.data.series import Series, SeriesSplits, generated, published
 from fuxian.errors import DataMissing, WrongInput
 from fuxian.evaluation import batches, measure
 from fuxian.methods.forecasting.naive import Again, Climatology, Usual, recipe
+from fuxian.metrics.forecast import crps
 from fuxian.objectives.forecasting import PointForecast, whole_batches
 
 from .compare import relative
@@ -52,6 +53,8 @@ def test_each_forecast_is_that_of_numpy(prove) -> None:
     found = measure(told, PointForecast(*units), data.test, 100)
     assert found["mse"] == pytest.approx(error.square().mean().item(), rel=1e-5)
     assert found["mae"] == pytest.approx(error.abs().mean().item(), rel=1e-5)
+    same = told(batch.past)[:, None].expand(-1, 4, -1, -1)  # samples that are all the one number
+    assert found["crps"] == pytest.approx(crps(same, batch.future).mean().item(), rel=1e-5)
     assert found["mae_in_units"] == pytest.approx(error.abs().mean().item() * data.std[0], rel=1e-5)
     prove("naive", "parity", reference="numpy, from rows of the whole series", outputs=worst, dtype="float32")
 

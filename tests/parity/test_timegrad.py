@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,7 +23,8 @@ SEASON, LAGS, CONTEXT, HIDDEN, CONDITION, WIDTH, LAYERS, STEPS = 7, (1, 3), 4, 6
 
 
 def windows(B: int = 3, L: int = 9, H: int = 4, C: int = 3) -> Windows:
-    return Windows(torch.randn(B, L, C), torch.randn(B, H, C), torch.tensor([9, 30, 61][:B]))
+    past, future = torch.randn(B, L, C), torch.randn(B, H, C)
+    return Windows(past, future, torch.tensor([9, 30, 61][:B]), past.new_empty(B, L + H, 0))
 
 
 def betas(steps: int = STEPS) -> Tensor:
@@ -219,7 +221,7 @@ def test_what_is_drawn_is_fed_back_and_no_future_is_looked_at() -> None:
     model, batch = made(), windows()
     model.epsilon, model.process = Told(), Process(torch.tensor([0.3]))  # type: ignore[assignment]
     with torch.no_grad():
-        drawn = model.draw(Windows(batch.past, torch.full_like(batch.future, math.nan), batch.at), 5)
+        drawn = model.draw(replace(batch, future=torch.full_like(batch.future, math.nan)), 5)
     assert drawn.shape == (3, 5, 4, 3)
     z = torch.cat([batch.past, drawn[:, 2]], 1)
     rows = torch.arange(5, 13)  # the context, and the four steps ahead

@@ -3,7 +3,7 @@
 Rows are in the order of time, and so are the splits: train, then val, then test. Mean and deviation are of the training
 rows. A window of a split has its whole future there; its past may lie before. Every such window counts.
 
-Shape letters: T steps, C channels, N windows, L window and horizon together.
+Shape letters: T steps, C channels, M marks of the calendar, N windows, L window and horizon together.
 """
 
 from __future__ import annotations
@@ -35,22 +35,23 @@ class Windows(Batch):
     past: Tensor  # (batch, window, channels) float32, standardized
     future: Tensor  # (batch, horizon, channels) float32, standardized; NaN where nobody knows it yet
     at: Tensor  # (batch,) int64: the step of the series that the future begins with
+    marks: Tensor  # (batch, window + horizon, marks) float32: the date of each step, as `calendar` has it; or no marks
 
 
 class WindowSplit:
     """The windows in `rows` (T, C), the steps of a series from `first` on: all, or with `blocks` those that share no step.
 
-    Blocks follow one another from the first row on; what is left at the end is too short for one.
+    `marks` (T, M) go with the rows. Blocks follow one another from the first row on; what is left at the end is too short
+    for one.
     """
 
-    def __init__(self, rows: Tensor, first: int, window: int, horizon: int, blocks: bool = False) -> None:
-        self.rows, self.first, self.window, self.horizon = rows, first, window, horizon
+    def __init__(self, rows: Tensor, marks: Tensor, first: int, window: int, horizon: int, blocks: bool = False) -> None:
+        self.rows, self.marks, self.first, self.window, self.horizon = rows, marks, first, window, horizon
         self.stride = window + horizon if blocks else 1
 
-    @property
-    def view(self) -> Tensor:
-        """(N, C, L): every window there is, none copied."""
-        return self.rows.unfold(0, self.window + self.horizon, self.stride)
+    def view(self, rows: Tensor) -> Tensor:
+        """(N, columns of rows, L): every window there is, none copied."""
+        return rows.unfold(0, self.window + self.horizon, self.stride)
 
     @property
     def device(self) -> torch.device:
@@ -58,29 +59,30 @@ class WindowSplit:
 
     def to(self, device: torch.device | str) -> Self:
         """Moves this split, as a module's `to` does."""
-        self.rows = self.rows.to(device)
+        self.rows, self.marks = self.rows.to(device), self.marks.to(device)
         return self
 
     def __len__(self) -> int:
         return max(0, (len(self.rows) - self.window - self.horizon) // self.stride + 1)
 
     def batch(self, indices: Tensor) -> Windows:
-        both = self.view[indices].transpose(1, 2)
+        both, marks = (self.view(rows)[indices].transpose(1, 2) for rows in (self.rows, self.marks))
         at = self.first + self.window + indices * self.stride
-        return Windows(both[:, : self.window], both[:, self.window :], at)
+        return Windows(both[:, : self.window], both[:, self.window :], at, marks)
 
     def head(self, count: int) -> WindowSplit:
         """The first `count` windows."""
-        rows = self.rows[: (count - 1) * self.stride + self.window + self.horizon]
-        return WindowSplit(rows, self.first, self.window, self.horizon, blocks=self.stride > 1)
+        end = (count - 1) * self.stride + self.window + self.horizon
+        return WindowSplit(self.rows[:end], self.marks[:end], self.first, self.window, self.horizon, blocks=self.stride > 1)
 
 
 @dataclass(frozen=True)
 class Series:
     """Numbers in the order of time, and where they are cut.
 
-    `values` (T, C) float64 in their own units; `borders` where train, val and test end. Of a series that was generated,
-    `location` and `deviation` (T, C) are those of the normal distribution that each number was drawn from.
+    `values` (T, C) float64 in their own units; `borders` where train, val and test end; `moments` (T,) float64, in seconds
+    since 1970, where dates are known. Of a series that was generated, `location` and `deviation` (T, C) are those of the
+    normal distribution that each number was drawn from.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Series:
     columns: tuple[str, ...]
     borders: tuple[int, int, int]
     hashes: dict[str, str]
+    moments: np.ndarray | None = None
     location: np.ndarray | None = None
     deviation: np.ndarray | None = None
 
@@ -98,10 +101,11 @@ class SeriesSplits(Splits):
     With windows="blocks" val and test are cut into blocks of window and horizon, one after another, as NsDiff's
     `fast_val` and `fast_test` do (torch_timeseries 0.1.10, dataloader/wrapper.py, MultivariateFast): at 168 and 192, 8 of
     the 2,689 test windows of ETTh1. Training is of all windows in both. What a model sees is (number - mean) / std of its
-    column, both of the training rows. Raises WrongInput where a split has no room for a window.
+    column, both of the training rows. With `dates` its windows have the marks of `calendar`, if dates are known.
+    Raises WrongInput where a split has no room for a window.
     """
 
-    def __init__(self, series: Series, window: int, horizon: int, windows: str = "all") -> None:
+    def __init__(self, series: Series, window: int, horizon: int, windows: str = "all", dates: bool = False) -> None:
         self.columns, self.channels = series.columns, len(series.columns)
         self.window, self.horizon, self.borders = window, horizon, series.borders
         begins = (0, series.borders[0] - window, series.borders[1] - window)
@@ -114,8 +118,14 @@ class SeriesSplits(Splits):
                 )
         self.mean, self.std = own.standard(series.values[: series.borders[0]])
         rows = torch.from_numpy((series.values - self.mean) / self.std).float()
+        self.step = 0.0  # between two moments, in seconds; 0 where no date is known, or wanted
+        marks = rows.new_empty(len(rows), 0)
+        if dates and series.moments is not None:
+            self.step = float(np.median(np.diff(series.moments)))
+            marks = calendar(series.moments, self.step)
+        self.marks = marks.shape[1]
         parts = [
-            WindowSplit(rows[begin:end], begin, window, horizon, blocks=windows == "blocks" and begin > 0)
+            WindowSplit(rows[begin:end], marks[begin:end], begin, window, horizon, windows == "blocks" and begin > 0)
             for begin, end in zip(begins, series.borders, strict=True)
         ]
         super().__init__(*parts, name=series.name, hashes=series.hashes)
@@ -142,35 +152,65 @@ class SeriesSplits(Splits):
             "horizon": self.horizon,
             "mean": self.mean.tolist(),
             "std": self.std.tolist(),
+            "marks": MARKS[: self.marks],
         }
 
     def read(self, words: Sequence[str]) -> Windows:
         """The last rows of each `.csv` that has the same columns: what is to be told comes after them."""
-        pasts, ends = [], []
+        pasts, ends, marks = [], [], []
         for word in words:
             own.kind(Path(word), ".csv")
             sheet = own.sheet(Path(word))
             if lacking := [column for column in self.columns if column not in sheet.columns]:
                 raise WrongInput(f"{word} has no column {lacking[0]}; {self.name} has {', '.join(self.columns)}")
-            _time_of(sheet)
+            moments = _dates(sheet, _time_of(sheet))
             values = sheet.numbers(self.columns)
             if len(values) < self.window:
                 raise WrongInput(f"{word} has {plural(len(values), 'row')}; the model looks at the last {self.window:,}")
             pasts.append(torch.from_numpy((values[-self.window :] - self.mean) / self.std).float())
             ends.append(len(values))
+            if self.step:
+                if moments is None:
+                    raise WrongInput(f"{word} has no dates; the model has learned from those of {self.name}")
+                ahead = moments[-1] + self.step * np.arange(1, self.horizon + 1)
+                marks.append(calendar(np.concatenate([moments[-self.window :], ahead]), self.step))
         past = torch.stack(pasts)
         future = past.new_full((len(past), self.horizon, self.channels), math.nan)
-        return Windows(past, future, torch.tensor(ends))
+        none = past.new_empty(len(past), self.window + self.horizon, 0)
+        return Windows(past, future, torch.tensor(ends), torch.stack(marks) if marks else none)
 
 
-def series_data(name: str | Path, window: int, horizon: int, windows: str = "all") -> SeriesSplits:
+def series_data(name: str | Path, window: int, horizon: int, windows: str = "all", dates: bool = False) -> SeriesSplits:
     """Windows of a series by name: etth1, etth2, ettm1, exchange-rate, one of GENERATED; or one's own (`own_series`)."""
     if isinstance(name, Path):
-        return SeriesSplits(own_series(name), window, horizon, windows)
+        return SeriesSplits(own_series(name), window, horizon, windows, dates)
     if name not in GENERATED and name not in ("etth1", "etth2", "ettm1", "exchange-rate"):
         raise WrongInput(f"there is no series named {name!r}", do="etth1, etth2, ettm1, exchange-rate, or a path")
     series = generated(name) if name in GENERATED else published(name)
-    return SeriesSplits(series, window, horizon, windows)
+    return SeriesSplits(series, window, horizon, windows, dates)
+
+
+MARKS = ("year", "month", "day", "weekday", "hour", "minute")
+
+
+def calendar(moments: np.ndarray, step: float) -> Tensor:
+    """(T, M) float32, of `MARKS` the first: the hour only where a step is shorter than a day, the minute, than an hour.
+
+    Each from its least to its greatest is about one, but the year. `moments` and `step` are in seconds. The numbers are
+    those that NsDiff and TMDM are given: torch_timeseries 0.1.10, utils/timefeatures.py, timeenc=3.
+    """
+    second = moments.astype("datetime64[s]")
+    year, month, day, hour, minute = (second.astype(f"datetime64[{unit}]") for unit in "YMDhm")
+    marks = [
+        (year.astype(int) + 1970 - 1012) / 2024,
+        ((month - year).astype(int) + 1 - 6) / 12,
+        ((day - month).astype(int) + 1 - 15) / 30,
+        ((day.astype(int) + 3) % 7 - 3.5) / 7,  # 1970 began on a Thursday
+        ((hour - day).astype(int) - 12) / 24,
+        ((minute - hour).astype(int) - 30) / 60,
+    ]
+    finest = 4 + (step < 86_400) + (step < 3_600)
+    return torch.from_numpy(np.stack(marks[:finest], 1)).float()
 
 
 def parted(steps: int) -> tuple[int, int, int]:
@@ -182,18 +222,25 @@ def published(name: str) -> Series:
     """ETTh1, ETTh2 (hours), ETTm1 (quarters of an hour): 12, 4 and 4 months of 30 days; the exchange rates: `parted` days.
 
     As cure-lab/LTSF-Linear @ 0c11366, data_loader.py, cuts them. Of ETT, what comes after these 20 months is not used.
+    The exchange rates are of working days, and their file has no dates: as in the .csv of others, days from 1990 on.
     Raises DataMissing when a file cannot be had.
     """
     (content,) = read(name).values()
     if name == "exchange-rate":
         values = np.loadtxt(BytesIO(content), delimiter=",")
         columns = ("Australia", "Britain", "Canada", "Switzerland", "China", "Japan", "New Zealand", "Singapore")
-        return Series(name, values, columns, parted(len(values)), hashes(name))
+        days = np.datetime64("1990-01-01") + np.arange(len(values))
+        return Series(name, values, columns, parted(len(values)), hashes(name), _seconds(days))
     first = content.partition(b"\n")[0].decode()
     columns = tuple(first.strip().split(",")[1:])  # date is the first
     values = np.loadtxt(BytesIO(content), delimiter=",", skiprows=1, usecols=range(1, len(columns) + 1))
+    moments = np.loadtxt(BytesIO(content), "datetime64[s]", delimiter=",", skiprows=1, usecols=0)
     month = 30 * 24 * (4 if name == "ettm1" else 1)
-    return Series(name, values, columns, (12 * month, 16 * month, 20 * month), hashes(name))
+    return Series(name, values, columns, (12 * month, 16 * month, 20 * month), hashes(name), _seconds(moments))
+
+
+def _seconds(dates: np.ndarray) -> np.ndarray:
+    return dates.astype("datetime64[s]").astype(np.float64)
 
 
 # y = f(t) + g(t) ε, ε of N(0, 1): how many steps t, f and g. Here it is known what no forecast can be better than.
@@ -212,7 +259,7 @@ def generated(name: str) -> Series:
     t = np.arange(steps)[:, None]
     noise = torch.randn(steps, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).numpy()
     values = f(t) + g(t) * noise
-    return Series(name, values, ("y",), parted(steps), {name: digest(values.tobytes())}, f(t), g(t))
+    return Series(name, values, ("y",), parted(steps), {name: digest(values.tobytes())}, None, f(t), g(t))
 
 
 def own_series(path: Path) -> Series:
@@ -231,7 +278,12 @@ def own_series(path: Path) -> Series:
     if not columns:
         raise DataMissing(f"{own.shown(path)} has no column beside {time}")
     values = sheet.numbers(columns)
-    return Series(path.name, values, columns, parted(len(values)), own.recorded(path, sheet.sha256))
+    return Series(path.name, values, columns, parted(len(values)), own.recorded(path, sheet.sha256), _dates(sheet, time))
+
+
+def _dates(sheet: own.Sheet, time: str) -> np.ndarray | None:
+    """(T,) float64, in seconds since 1970: of a column of dates; None of one of numbers, or where there is no column."""
+    return sheet.moments(time) if time and own.as_number(sheet.cells(time)[0]) is None else None
 
 
 def _time_of(sheet: own.Sheet) -> str:

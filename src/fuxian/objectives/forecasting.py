@@ -39,8 +39,9 @@ def places(split: Any, count: int, device: Any) -> Tensor:
 class PointForecast(Forecast):
     """How `model(past)` (batch, horizon, channels) is judged by what came, each channel and step alike; and drawn.
 
-    mse and mae are of standardized numbers, as in the tables of papers; mae_in_units is of the numbers as they came, of
-    which channels may share no unit.
+    mse and mae are of standardized numbers, as in the tables of papers; crps is beside those of distributions what mae is:
+    of one that is a single number it is the absolute error (Gneiting & Raftery, JASA 102(477), 2007: sec. 4.2);
+    mae_in_units is of the numbers as they came, of which channels may share no unit.
     """
 
     def inputs(self, batch: Any) -> tuple[Tensor, ...]:
@@ -50,6 +51,7 @@ class PointForecast(Forecast):
         error = model(*self.inputs(batch)) - batch.future
         yield "mse", error.square().mean((1, 2))
         yield "mae", error.abs().mean((1, 2))
+        yield "crps", error.abs().mean((1, 2))
         yield "mae_in_units", (error.abs() * self.std).mean((1, 2))
 
     def predict(self, model: Any, batch: Any) -> list[dict[str, Any]]:
