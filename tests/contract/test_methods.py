@@ -62,6 +62,7 @@ PARAMETERS = {
     "forecasting.nonstationary_transformer": {"train": 6_569},
     "forecasting.patchtst": {"train": 18_872},
     "forecasting.tmdm": {"train": 49_418},
+    "forecasting.timegrad": {"train": 33_356, "forecast": 33_356},
     "generative.cgan": {"train": 1_909_615},
     "generative.cgan_notes": {"reader": 61_706, "game": 3_691_754},
     "generative.ddpm": {"train": 163_985},

@@ -46,6 +46,7 @@ DLINEAR = "parity/test_linear.py::"
 NONSTATIONARY = "parity/test_nonstationary_transformer.py::"
 PATCHTST = "parity/test_patchtst.py::"
 TMDM = "parity/test_tmdm.py::"
+TIMEGRAD = "parity/test_timegrad.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -456,6 +457,17 @@ FORECASTING = [
     Fault("what is told stays standardized", "objectives/forecasting.py",
           "told = model(*self.inputs(batch)) * self.std + self.mean", "told = model(*self.inputs(batch))",
           (NAIVE + "test_what_is_told_is_in_the_numbers_of_the_data",)),
+    Fault("a step back spreads as the step that put noise in", "methods/forecasting/timegrad.py",
+          "(beta_T * (1 - before_T) / (1 - alpha_bar_T)).sqrt()", "beta_T.sqrt()",
+          (TIMEGRAD + "test_a_step_back_is_the_gaussian_before_given_both_ends",)),
+    Fault("what is fed back is still noise", "methods/forecasting/timegrad.py",
+          "z_NLC[:, step] = path_TNC[-1]", "z_NLC[:, step] = path_TNC[0]",
+          (TIMEGRAD + "test_what_is_drawn_is_fed_back_and_no_future_is_looked_at",)),
+    Fault("samples come from the state of another window", "methods/forecasting/timegrad.py",
+          "part.repeat_interleave(samples, 1)", "part.repeat(1, samples, 1)",
+          (TIMEGRAD + "test_what_is_drawn_is_fed_back_and_no_future_is_looked_at",)),
+    Fault("every layer sees only its neighbours", "methods/forecasting/timegrad.py",
+          "apart=1 + i % 2", "apart=1", (TIMEGRAD + PARITY,)),
 ]  # fmt: skip
 
 GRAPH = [
