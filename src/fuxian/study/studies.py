@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from itertools import combinations
 from math import prod
 from pathlib import Path
@@ -18,11 +17,9 @@ import torch
 
 from fuxian import catalog
 from fuxian.catalog import Entry
-from fuxian.contract import Splits
-from fuxian.data.own import reading
 from fuxian.engine.device import pick_device
 from fuxian.engine.run import PRECISIONS
-from fuxian.engine.work import recipe_of
+from fuxian.engine.work import first_data
 from fuxian.errors import FuxianError, WrongInput
 from fuxian.knobs import shown_as
 from fuxian.numbers import plural
@@ -147,13 +144,11 @@ def _same_tests(
     Raises WrongInput where two are tested on the same data, but not on as many examples of it. What cannot be read here is
     told by its run.
     """
-    found: list[tuple[Entry, dict[str, Any], Splits]] = []
+    found = []
     for entry, given in planned:
         knobs = {name: value for name, (value, _) in entry.resolve(given, quick=quick).items()}
-        with suppress(Exception), torch.random.fork_rng(devices=[]), reading(target, {}, time):
-            data = next(recipe_of(entry)(**knobs)).data
-            if isinstance(data, Splits) and data.test is not None:
-                found.append((entry, knobs, data))
+        if (data := first_data(entry, knobs, target, time)) is not None and data.test is not None:
+            found.append((entry, knobs, data))
     for (entry, knobs, data), (other, others, more) in combinations(found, 2):
         if data.name != more.name or len(data.test) == len(more.test):
             continue
