@@ -296,10 +296,9 @@ def test_the_recipe_is_the_protocol_of_nsdiff_py() -> None:
         (0.001, 5e-4, 5), (0.001, 5e-4, 5), (0.001, 0, None)]  # fmt: skip
     assert [(s.epochs, s.batch, s.drop_last, s.select) for s in (f, g, last)] == [
         (10, 32, False, "-mse"), (20, 32, False, "-variance_error"), (10, 32, False, "-crps")]  # fmt: skip
-    worse = [{"crps": 1.0}] + [{"crps": 2.0}] * 5
-    stop: Any = last.stop
-    assert (stop(worse[:-1]), stop(worse)) == (False, True)
-    assert f.stop is None
+    for stage, name, epochs in ((f, "mse", 3), (g, "variance_error", 5), (last, "crps", 5)):
+        worse = [{name: 1.0}] + [{name: 2.0}] * epochs
+        assert (stage.stop(worse[:-1]), stage.stop(worse)) == (False, True)
     (alone,) = (s.name for s in [next(recipe("waves", pretrain_mean=0, pretrain_variance=0))])
     assert alone == "diffusion"
     assert (len(last.data.val), len(last.data.test)) == (1, 1)  # blocks, of 240 and 480 rows
