@@ -12,7 +12,7 @@ WITHOUT = {  # methods that are beside nothing, and why
     **dict.fromkeys(
         ["adversarial", "deep_gcn", "deepar", "function_approximation", "gaussian_mixture", "gradient_descent",
          "gradient_flow", "hello_rnn", "information", "linear", "linear_regression", "logistic_regression", "mlp",
-         "naive_bayes", "nonstationary_transformer", "optimizers", "patchtst", "pca", "pseudo_label",
+         "naive_bayes", "nonstationary_transformer", "nsdiff", "optimizers", "patchtst", "pca", "pseudo_label",
          "regularization", "rules_against_learning", "small_cnn", "softmax_regression", "timegrad", "tmdm"],
         "not timed beside another yet",
     ),

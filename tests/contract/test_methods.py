@@ -60,6 +60,7 @@ PARAMETERS = {
     "forecasting.linear": {"train": 2 * 24 * 49},
     "forecasting.naive": {"climatology": 0, "seasonal": 0, "last": 0},
     "forecasting.nonstationary_transformer": {"train": 6_569},
+    "forecasting.nsdiff": {"mean": 8_777, "variance": 287_768, "diffusion": 332_259},
     "forecasting.patchtst": {"train": 18_872},
     "forecasting.tmdm": {"train": 49_418},
     "forecasting.timegrad": {"train": 33_356, "forecast": 33_356},

@@ -44,6 +44,7 @@ NAIVE = "parity/test_naive.py::"
 DEEPAR = "parity/test_deepar.py::"
 DLINEAR = "parity/test_linear.py::"
 NONSTATIONARY = "parity/test_nonstationary_transformer.py::"
+NSDIFF = "parity/test_nsdiff.py::"
 PATCHTST = "parity/test_patchtst.py::"
 TMDM = "parity/test_tmdm.py::"
 TIMEGRAD = "parity/test_timegrad.py::"
@@ -418,6 +419,28 @@ FORECASTING = [
     Fault("the sum is not dropped from", "methods/forecasting/nonstationary_transformer.py",
           "self.norm_2(x_BTD + self.dropout(self.feed(x_BTD)))", "self.norm_2(x_BTD + self.feed(x_BTD))",
           (NONSTATIONARY + "test_dropout_is_where_it_was_trained_with",)),
+    Fault("a variance ends a step before its own", "methods/forecasting/nsdiff.py",
+          "[:, 1 - self.rolling - self.horizon :]", "[:, -self.rolling - self.horizon : -1]",
+          (NSDIFF + PARITY, NSDIFF + "test_a_rolling_variance_by_hand_ends_at_its_own_step")),
+    Fault("what came before a step is not scaled", "methods/forecasting/nsdiff.py",
+          "math.sqrt(alpha) * signal, alpha * of_g + beta**2,", "math.sqrt(alpha) * signal, of_g + beta**2,",
+          (NSDIFF + PARITY, NSDIFF + "test_both_ends_and_all_that_is_between")),
+    Fault("a step has the variance of the one before", "methods/forecasting/nsdiff.py",
+          "one * before / (at.alpha * before + one)", "one * before / (before + one)",
+          (NSDIFF + PARITY, NSDIFF + "test_each_step_back_is_gaussian_conditioning")),
+    Fault("the smaller root is the data's variance", "methods/forecasting/nsdiff.py",
+          ".clamp_min(0).sqrt() - half) / (b * d)", ".clamp_min(0).sqrt().neg() - half) / (b * d)",
+          (NSDIFF + "test_the_datas_variance_comes_back_from_the_posteriors",)),
+    Fault("a step back takes too much of what it comes from", "methods/forecasting/nsdiff.py",
+          "+ at.alpha.sqrt() * before * y_NHC)", "+ at.alpha * before * y_NHC)",
+          (NSDIFF + "test_each_step_back_is_gaussian_conditioning",
+           NSDIFF + "test_what_is_drawn_has_the_mean_and_spread_that_each_window_was_told")),
+    Fault("drawing begins in N(f, 1)", "methods/forecasting/nsdiff.py",
+          "y_NHC = g_NHC.sqrt() * torch.randn_like(f_NHC)", "y_NHC = torch.randn_like(f_NHC)",
+          (NSDIFF + "test_what_is_drawn_has_the_mean_and_spread_that_each_window_was_told",)),
+    Fault("samples go with another window", "methods/forecasting/nsdiff.py",
+          "x.repeat_interleave(samples, 0).split", "x.repeat(samples, 1, 1).split",
+          (NSDIFF + "test_what_is_drawn_has_the_mean_and_spread_that_each_window_was_told",)),
     Fault("scores do not add up from layer to layer", "methods/forecasting/patchtst.py",
           "scores_NAPP = scores_NAPP + before_NAPP", "pass",
           (PATCHTST + PARITY,)),
