@@ -56,6 +56,7 @@ PARAMETERS = {
     "basics.rules_against_learning": {"rules": 0, **{f"learn-{n}": 9 for n in (3, 6, 15, 30, 60, 90)}},
     "basics.softmax_regression": {"number": 65, "classes": 650},
     "basics.variational_inference": {"mean-field": 4, "full": 5},
+    "forecasting.csdi": {"train": 55_489, "forecast": 55_489},
     "forecasting.deepar": {"train": 2_224},
     "forecasting.linear": {"train": 2 * 24 * 49},
     "forecasting.naive": {"climatology": 0, "seasonal": 0, "last": 0},

@@ -41,6 +41,7 @@ RULED = "parity/test_rules_against_learning.py::"
 SERIES = "data/test_series.py::"
 FORECASTS = "parity/test_forecast_metrics.py::"
 NAIVE = "parity/test_naive.py::"
+CSDI = "parity/test_csdi.py::"
 DEEPAR = "parity/test_deepar.py::"
 DLINEAR = "parity/test_linear.py::"
 NONSTATIONARY = "parity/test_nonstationary_transformer.py::"
@@ -358,6 +359,18 @@ BASICS = [
 ]  # fmt: skip
 
 FORECASTING = [
+    Fault("keys are weighed over their features, not over time", "methods/forecasting/csdi.py",
+          "k.softmax(2).mT", "k.softmax(3).mT", (CSDI + PARITY,)),
+    Fault("a query is not over the root of d", "methods/forecasting/csdi.py",
+          "(q.softmax(3) / math.sqrt(q.shape[3]))", "q.softmax(3)", (CSDI + PARITY,)),
+    Fault("attention over channels mixes the steps", "methods/forecasting/csdi.py",
+          "self.channel(y_NPCF.flatten(0, 1)).view_as(y_NPCF).transpose(1, 2)",
+          "self.channel(y_NCPF.flatten(0, 1)).view_as(x_NCPF)", (CSDI + PARITY,)),
+    Fault("the past is marked as what is to be told", "methods/forecasting/csdi.py",
+          "(torch.arange(window + horizon) < window)", "(torch.arange(window + horizon) >= window)", (CSDI + PARITY,)),
+    Fault("a sample is of the past of another window", "methods/forecasting/csdi.py",
+          "batch.past.repeat_interleave(samples, 0).split(rows)", "batch.past.repeat(samples, 1, 1).split(rows)",
+          (CSDI + "test_a_future_is_denoised_of_its_own_past_however_many_go_side_by_side",)),
     Fault("a sample is told the mean, not what was drawn", "methods/forecasting/deepar.py",
           "last = told.draw()", "last = told.mean_BTC",
           (DEEPAR + "test_samples_of_a_first_order_chain_have_its_mean_and_spread",)),
