@@ -11,8 +11,8 @@ WITHOUT = {  # methods that are beside nothing, and why
     "variational_inference": "nine numbers, whose steps are L-BFGS's own: a peer would call the same",
     **dict.fromkeys(
         ["adversarial", "deep_gcn", "deepar", "function_approximation", "gaussian_mixture", "gradient_descent",
-         "gradient_flow", "hello_rnn", "information", "linear", "linear_regression", "logistic_regression", "mlp",
-         "naive_bayes", "optimizers", "pca", "pseudo_label", "regularization", "rules_against_learning", "small_cnn",
+         "gradient_flow", "graph_lstm", "hello_rnn", "information", "linear", "linear_regression", "logistic_regression",
+         "mlp", "naive_bayes", "optimizers", "pca", "pseudo_label", "regularization", "rules_against_learning", "small_cnn",
          "softmax_regression"],
         "not timed beside another yet",
     ),
