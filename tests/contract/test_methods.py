@@ -75,6 +75,7 @@ PARAMETERS = {
     },
     "graph.gat": {"train": 2_502},
     "graph.gcn": {"train": 576},
+    "graph.graph_lstm": {"alone": 298, "walk": 2 * 298 + 3136},
     "language.gpt1": {"pretrain": 84_800, "fine-tune": 84_930},
     "language.gpt2": {"train": 102_720 + 64 * by_character(python_topics(), 64).vocabulary},  # not the same in each Python
     "language.parameter_count": {"parts": 0, "sizes": 0, "published": 0},

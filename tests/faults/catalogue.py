@@ -14,6 +14,7 @@ GCN, LENET, CGAN, NOTES, GPT1, GPT2, DDPM, CONTINUAL, STYLE, VAE, KMEANS, BACKPR
 )
 DEEP = "parity/test_deep_gcn.py::"
 GAT = "parity/test_gat.py::"
+GRAPH_LSTM = "parity/test_graph_lstm.py::"
 LINEAR = "parity/test_linear_regression.py::"
 SOFTMAX = "parity/test_softmax_regression.py::"
 RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
@@ -532,6 +533,24 @@ GRAPH = [
     Fault("a rule that keeps weights does not see the newest evaluation", "engine/judge.py",
           '[*running.history, row])', 'running.history or [row])',
           (RUNS + "test_a_rule_keeps_the_weights_that_it_says",)),
+    Fault("neighbours are added up, not averaged", "methods/graph/graph_lstm.py",
+          "at.total(at.share * h_NH[at.j])", "at.total(h_NH[at.j])",
+          (GRAPH_LSTM + PARITY,)),
+    Fault("all children share a forget gate", "methods/graph/graph_lstm.py",
+          "self.forget(h_eH)).sigmoid()", "self.forget(sum_nH)[at.i]).sigmoid()",
+          (GRAPH_LSTM + "test_a_tree_is_what_the_recursion_makes_of_it",)),
+    Fault("the least sure come first", "methods/graph/graph_lstm.py",
+          "rank_N = confidence_N.argsort(descending=True", "rank_N = confidence_N.argsort(descending=False",
+          (GRAPH_LSTM + "test_the_surest_come_first_and_neighbours_never_together", GRAPH_LSTM + PARITY)),
+    Fault("an exported walk has its nodes' own states among their neighbours'", "methods/graph/graph_lstm.py",
+          "near_BS = near_BS & (rank_BS != place)", "near_BS = near_BS | (rank_BS == place)",
+          (GRAPH_LSTM + "test_a_node_at_a_time_is_the_same_walk[graph]",)),
+    Fault("what orders the walk learns on", "methods/graph/graph_lstm.py",
+          "deepcopy(alone).requires_grad_(False)", "deepcopy(alone)",
+          (GRAPH_LSTM + "test_the_walk_begins_with_what_the_features_say_and_its_order_does_not_learn",)),
+    Fault("large regions are joined as cheaply as small ones", "data/graphs.py",
+          "cost_BE = (na * nb / (na + nb) * (ma - mb).square())", "cost_BE = ((ma - mb).square())",
+          (GRAPHS + "test_superpixels_by_hand",)),
     Fault("no ReLU between the layers", "methods/graph/gcn.py",
           "adjacency_NN).relu()", "adjacency_NN)",
           (GCN + PARITY,)),
