@@ -448,7 +448,7 @@ FORECASTING = [
           ".exp() / 10 * torch", ".exp() * torch",
           (TMDM + "test_z_is_as_wide_as_the_mean_of_a_hundred_draws_and_still_out_of_training", TMDM + PARITY)),
     Fault("what is drawn begins with the past", "methods/forecasting/tmdm.py",
-          "[:, -batch.future.shape[1] :], samples", "[:, : batch.future.shape[1]], samples",
+          "[:, -batch.future.shape[1] :]", "[:, : batch.future.shape[1]]",
           (TMDM + "test_samples_see_no_future_and_each_step_alone_is_denoised",)),
     Fault("as published is of every window", "objectives/forecasting.py",
           "len(split) - len(split) % batch", "len(split)",
