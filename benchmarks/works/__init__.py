@@ -10,10 +10,11 @@ WITHOUT = {  # methods that are beside nothing, and why
     "style_transfer": "no library has it, and a plain script would call the same: torch's convolutions and its L-BFGS",
     "variational_inference": "nine numbers, whose steps are L-BFGS's own: a peer would call the same",
     **dict.fromkeys(
-        ["adversarial", "deep_gcn", "deepar", "function_approximation", "gaussian_mixture", "gradient_descent",
-         "gradient_flow", "hello_rnn", "information", "linear", "linear_regression", "logistic_regression", "mlp",
-         "naive_bayes", "nonstationary_transformer", "optimizers", "patchtst", "pca", "pseudo_label",
-         "regularization", "rules_against_learning", "small_cnn", "softmax_regression", "tmdm"],
+        ["adversarial", "csdi", "deep_gcn", "deepar", "function_approximation", "gaussian_mixture",
+         "gradient_descent", "gradient_flow", "graph_lstm", "hello_rnn", "information", "linear",
+         "linear_regression", "logistic_regression", "mlp", "naive_bayes", "nonstationary_transformer", "nsdiff",
+         "optimizers", "patchtst", "pca", "pseudo_label", "regularization", "rules_against_learning", "small_cnn",
+         "softmax_regression", "timegrad", "tmdm"],
         "not timed beside another yet",
     ),
 }  # fmt: skip

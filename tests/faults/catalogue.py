@@ -14,6 +14,7 @@ GCN, LENET, CGAN, NOTES, GPT1, GPT2, DDPM, CONTINUAL, STYLE, VAE, KMEANS, BACKPR
 )
 DEEP = "parity/test_deep_gcn.py::"
 GAT = "parity/test_gat.py::"
+GRAPH_LSTM = "parity/test_graph_lstm.py::"
 LINEAR = "parity/test_linear_regression.py::"
 SOFTMAX = "parity/test_softmax_regression.py::"
 RESNET, SMALL_CNN = "parity/test_resnet.py::", "parity/test_small_cnn.py::"
@@ -41,11 +42,14 @@ RULED = "parity/test_rules_against_learning.py::"
 SERIES = "data/test_series.py::"
 FORECASTS = "parity/test_forecast_metrics.py::"
 NAIVE = "parity/test_naive.py::"
+CSDI = "parity/test_csdi.py::"
 DEEPAR = "parity/test_deepar.py::"
 DLINEAR = "parity/test_linear.py::"
 NONSTATIONARY = "parity/test_nonstationary_transformer.py::"
+NSDIFF = "parity/test_nsdiff.py::"
 PATCHTST = "parity/test_patchtst.py::"
 TMDM = "parity/test_tmdm.py::"
+TIMEGRAD = "parity/test_timegrad.py::"
 RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
@@ -356,6 +360,18 @@ BASICS = [
 ]  # fmt: skip
 
 FORECASTING = [
+    Fault("keys are weighed over their features, not over time", "methods/forecasting/csdi.py",
+          "k.softmax(2).mT", "k.softmax(3).mT", (CSDI + PARITY,)),
+    Fault("a query is not over the root of d", "methods/forecasting/csdi.py",
+          "(q.softmax(3) / math.sqrt(q.shape[3]))", "q.softmax(3)", (CSDI + PARITY,)),
+    Fault("attention over channels mixes the steps", "methods/forecasting/csdi.py",
+          "self.channel(y_NPCF.flatten(0, 1)).view_as(y_NPCF).transpose(1, 2)",
+          "self.channel(y_NCPF.flatten(0, 1)).view_as(x_NCPF)", (CSDI + PARITY,)),
+    Fault("the past is marked as what is to be told", "methods/forecasting/csdi.py",
+          "(torch.arange(window + horizon) < window)", "(torch.arange(window + horizon) >= window)", (CSDI + PARITY,)),
+    Fault("a sample is of the past of another window", "methods/forecasting/csdi.py",
+          "batch.past.repeat_interleave(samples, 0).split(rows)", "batch.past.repeat(samples, 1, 1).split(rows)",
+          (CSDI + "test_a_future_is_denoised_of_its_own_past_however_many_go_side_by_side",)),
     Fault("a sample is told the mean, not what was drawn", "methods/forecasting/deepar.py",
           "last = told.draw()", "last = told.mean_BTC",
           (DEEPAR + "test_samples_of_a_first_order_chain_have_its_mean_and_spread",)),
@@ -417,6 +433,28 @@ FORECASTING = [
     Fault("the sum is not dropped from", "methods/forecasting/nonstationary_transformer.py",
           "self.norm_2(x_BTD + self.dropout(self.feed(x_BTD)))", "self.norm_2(x_BTD + self.feed(x_BTD))",
           (NONSTATIONARY + "test_dropout_is_where_it_was_trained_with",)),
+    Fault("a variance ends a step before its own", "methods/forecasting/nsdiff.py",
+          "[:, 1 - self.rolling - self.horizon :]", "[:, -self.rolling - self.horizon : -1]",
+          (NSDIFF + PARITY, NSDIFF + "test_a_rolling_variance_by_hand_ends_at_its_own_step")),
+    Fault("what came before a step is not scaled", "methods/forecasting/nsdiff.py",
+          "math.sqrt(alpha) * signal, alpha * of_g + beta**2,", "math.sqrt(alpha) * signal, of_g + beta**2,",
+          (NSDIFF + PARITY, NSDIFF + "test_both_ends_and_all_that_is_between")),
+    Fault("a step has the variance of the one before", "methods/forecasting/nsdiff.py",
+          "one * before / (at.alpha * before + one)", "one * before / (before + one)",
+          (NSDIFF + PARITY, NSDIFF + "test_each_step_back_is_gaussian_conditioning")),
+    Fault("the smaller root is the data's variance", "methods/forecasting/nsdiff.py",
+          ".clamp_min(0).sqrt() - half) / (b * d)", ".clamp_min(0).sqrt().neg() - half) / (b * d)",
+          (NSDIFF + "test_the_datas_variance_comes_back_from_the_posteriors",)),
+    Fault("a step back takes too much of what it comes from", "methods/forecasting/nsdiff.py",
+          "+ at.alpha.sqrt() * before * y_NHC)", "+ at.alpha * before * y_NHC)",
+          (NSDIFF + "test_each_step_back_is_gaussian_conditioning",
+           NSDIFF + "test_what_is_drawn_has_the_mean_and_spread_that_each_window_was_told")),
+    Fault("drawing begins in N(f, 1)", "methods/forecasting/nsdiff.py",
+          "y_NHC = g_NHC.sqrt() * torch.randn_like(f_NHC)", "y_NHC = torch.randn_like(f_NHC)",
+          (NSDIFF + "test_what_is_drawn_has_the_mean_and_spread_that_each_window_was_told",)),
+    Fault("samples go with another window", "methods/forecasting/nsdiff.py",
+          "x.repeat_interleave(samples, 0).split", "x.repeat(samples, 1, 1).split",
+          (NSDIFF + "test_what_is_drawn_has_the_mean_and_spread_that_each_window_was_told",)),
     Fault("scores do not add up from layer to layer", "methods/forecasting/patchtst.py",
           "scores_NAPP = scores_NAPP + before_NAPP", "pass",
           (PATCHTST + PARITY,)),
@@ -456,6 +494,17 @@ FORECASTING = [
     Fault("what is told stays standardized", "objectives/forecasting.py",
           "told = model(*self.inputs(batch)) * self.std + self.mean", "told = model(*self.inputs(batch))",
           (NAIVE + "test_what_is_told_is_in_the_numbers_of_the_data",)),
+    Fault("a step back spreads as the step that put noise in", "methods/forecasting/timegrad.py",
+          "(beta_T * (1 - before_T) / (1 - alpha_bar_T)).sqrt()", "beta_T.sqrt()",
+          (TIMEGRAD + "test_a_step_back_is_the_gaussian_before_given_both_ends",)),
+    Fault("what is fed back is still noise", "methods/forecasting/timegrad.py",
+          "z_NLC[:, step] = path_TNC[-1]", "z_NLC[:, step] = path_TNC[0]",
+          (TIMEGRAD + "test_what_is_drawn_is_fed_back_and_no_future_is_looked_at",)),
+    Fault("samples come from the state of another window", "methods/forecasting/timegrad.py",
+          "part.repeat_interleave(samples, 1)", "part.repeat(1, samples, 1)",
+          (TIMEGRAD + "test_what_is_drawn_is_fed_back_and_no_future_is_looked_at",)),
+    Fault("every layer sees only its neighbours", "methods/forecasting/timegrad.py",
+          "apart=1 + i % 2", "apart=1", (TIMEGRAD + PARITY,)),
 ]  # fmt: skip
 
 GRAPH = [
@@ -484,6 +533,24 @@ GRAPH = [
     Fault("a rule that keeps weights does not see the newest evaluation", "engine/judge.py",
           '[*running.history, row])', 'running.history or [row])',
           (RUNS + "test_a_rule_keeps_the_weights_that_it_says",)),
+    Fault("neighbours are added up, not averaged", "methods/graph/graph_lstm.py",
+          "at.total(at.share * h_NH[at.j])", "at.total(h_NH[at.j])",
+          (GRAPH_LSTM + PARITY,)),
+    Fault("all children share a forget gate", "methods/graph/graph_lstm.py",
+          "self.forget(h_eH)).sigmoid()", "self.forget(sum_nH)[at.i]).sigmoid()",
+          (GRAPH_LSTM + "test_a_tree_is_what_the_recursion_makes_of_it",)),
+    Fault("the least sure come first", "methods/graph/graph_lstm.py",
+          "rank_N = confidence_N.argsort(descending=True", "rank_N = confidence_N.argsort(descending=False",
+          (GRAPH_LSTM + "test_the_surest_come_first_and_neighbours_never_together", GRAPH_LSTM + PARITY)),
+    Fault("an exported walk has its nodes' own states among their neighbours'", "methods/graph/graph_lstm.py",
+          "near_BS = near_BS & (rank_BS != place)", "near_BS = near_BS | (rank_BS == place)",
+          (GRAPH_LSTM + "test_a_node_at_a_time_is_the_same_walk[graph]",)),
+    Fault("what orders the walk learns on", "methods/graph/graph_lstm.py",
+          "deepcopy(alone).requires_grad_(False)", "deepcopy(alone)",
+          (GRAPH_LSTM + "test_the_walk_begins_with_what_the_features_say_and_its_order_does_not_learn",)),
+    Fault("large regions are joined as cheaply as small ones", "data/graphs.py",
+          "cost_BE = (na * nb / (na + nb) * (ma - mb).square())", "cost_BE = ((ma - mb).square())",
+          (GRAPHS + "test_superpixels_by_hand",)),
     Fault("no ReLU between the layers", "methods/graph/gcn.py",
           "adjacency_NN).relu()", "adjacency_NN)",
           (GCN + PARITY,)),

@@ -82,11 +82,9 @@ def test_an_error_in_a_users_file_is_told_by_its_line(here: Path, jobs: int) -> 
 @pytest.mark.kill
 def test_a_worker_that_is_killed_does_not_hang_its_parent(here: Path) -> None:
     text = (here / "other.py").read_text()
-    suicide = 'import os\n        if epochs == 20 and not os.path.exists("once"):\n            open("once", "w").close()\n'
+    suicide = '        import os\n        if not os.path.exists("once"):\n            open("once", "w").close()\n'
     suicide += "            os.kill(os.getpid(), 9)\n"
-    (here / "other.py").write_text(
-        text.replace("    points = Splits(", f"    if True:\n        {suicide}    points = Splits(")
-    )
+    (here / "other.py").write_text(text.replace('        yield "model"', f'{suicide}        yield "model"'))
     found = fuxian.compare("line.py", "other.py", seeds=3, jobs=2)
     assert [(f.member, f.code) for f in found.failures] == [(1, 5)]
     assert "killed by SIGKILL" in found.failures[0].message
@@ -205,9 +203,23 @@ def test_different_data_is_told_after_the_first_runs(here: Path) -> None:
     (here / "other.py").write_text(text.replace('name="points"', 'name="circles"'))
     with pytest.raises(WrongInput, match="points against circles"):
         fuxian.compare("line.py", "other.py", seeds=5)
-    (here / "other.py").write_text(text.replace("Some(5), name", "Some(7), name"))
+    later = text.replace(", points, Squares", ", lambda: points, Squares")  # data that is read as it is wanted
+    (here / "other.py").write_text(later.replace("Some(5), name", "Some(7), name"))
     with pytest.raises(WrongInput, match=r"test/error of line\.py stands on 5 counted, that of other\.py on 7"):
         fuxian.compare("line.py", "other.py", seeds=5)
+
+
+def test_other_tests_on_the_same_data_are_told_before_any_run(here: Path) -> None:
+    text = (here / "other.py").read_text()
+    (here / "other.py").write_text(text.replace("Some(5), name", "Some(7), name"))
+    counting = Counting()
+    with pytest.raises(WrongInput, match=r"line\.py is tested on 5 examples of points, other\.py on 7"):
+        fuxian.compare("line.py", "other.py", seeds=5, monitor=counting)
+    assert not counting.ran
+    with pytest.raises(WrongInput, match=r"deepar is tested on 7 examples of waves, linear on 457") as refused:
+        fuxian.compare("deepar", "linear", quick=True, monitor=counting, **{"linear.windows": "all"})
+    assert refused.value.lines["do"] == "the same for both: --windows blocks"
+    assert not counting.ran
 
 
 # ── a sweep ─────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -107,7 +107,7 @@ class SeriesSplits(Splits):
 
     def __init__(self, series: Series, window: int, horizon: int, windows: str = "all", dates: bool = False) -> None:
         self.columns, self.channels = series.columns, len(series.columns)
-        self.window, self.horizon, self.borders = window, horizon, series.borders
+        self.window, self.horizon, self.windows, self.borders = window, horizon, windows, series.borders
         begins = (0, series.borders[0] - window, series.borders[1] - window)
         for name, begin, end in zip(own.PARTS, begins, series.borders, strict=True):
             if end - begin < window + horizon:
@@ -150,6 +150,7 @@ class SeriesSplits(Splits):
             "columns": self.columns,
             "window": self.window,
             "horizon": self.horizon,
+            "windows": self.windows,
             "mean": self.mean.tolist(),
             "std": self.std.tolist(),
             "marks": MARKS[: self.marks],

@@ -14,6 +14,7 @@ import torch
 
 from fuxian import catalog
 from fuxian.contract import Splits, Stage
+from fuxian.data.own import reading
 from fuxian.engine import judge, loop, state, world
 from fuxian.engine.device import peak_memory
 from fuxian.engine.folder import RunFolder
@@ -254,3 +255,11 @@ def _reported(entry: catalog.Entry, folder: RunFolder, info: dict[str, Any], kno
 def recipe_of(entry: catalog.Entry) -> Any:
     """The recipe of a method, imported."""
     return entry.load().recipe
+
+
+def first_data(entry: catalog.Entry, knobs: Mapping[str, Any], target: str | None, time: str | None) -> Splits | None:
+    """What the first stage of a method learns from; None where that cannot be seen without training, or not be read."""
+    with suppress(Exception), torch.random.fork_rng(devices=[]), reading(target, {}, time):
+        data = next(recipe_of(entry)(**knobs)).data
+        return data if isinstance(data, Splits) else None
+    return None

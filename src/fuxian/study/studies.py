@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from typing import Any
 import torch
 
 from fuxian import catalog
+from fuxian.catalog import Entry
 from fuxian.engine.device import pick_device
 from fuxian.engine.run import PRECISIONS
+from fuxian.engine.work import first_data
 from fuxian.errors import FuxianError, WrongInput
 from fuxian.knobs import shown_as
+from fuxian.numbers import plural
 from fuxian.study import plan
 from fuxian.study.jobs import play
 from fuxian.study.monitor import Monitor
@@ -50,6 +54,7 @@ def compare(
     of the first run where none came to its end; what else failed is in `failures`.
     """
     planned = plan.comparison(methods, knobs, quick, origin)
+    _same_tests(planned, quick, target, time)
     options = _options(jobs, quick, limit, device, precision, compile, target, time)
     words = [entry.called for entry, _ in planned]
     command = command or _in_words(["compare", *words], knobs, seeds, quick, limit, target, time)
@@ -129,6 +134,31 @@ def _played(study: Study, monitor: Monitor | None, changed_code: bool = False) -
         error.code = failures[0].code
         raise error
     return failures
+
+
+def _same_tests(
+    planned: Sequence[tuple[Entry, Mapping[str, Any]]], quick: bool, target: str | None, time: str | None
+) -> None:
+    """Reads what the first stages learn from, before hours are spent on what cannot be compared.
+
+    Raises WrongInput where two are tested on the same data, but not on as many examples of it. What cannot be read here is
+    told by its run.
+    """
+    found = []
+    for entry, given in planned:
+        knobs = {name: value for name, (value, _) in entry.resolve(given, quick=quick).items()}
+        if (data := first_data(entry, knobs, target, time)) is not None and data.test is not None:
+            found.append((entry, knobs, data))
+    for (entry, knobs, data), (other, others, more) in combinations(found, 2):
+        if data.name != more.name or len(data.test) == len(more.test):
+            continue
+        about = [name for name in data.about() if name in knobs and name in others and knobs[name] != others[name]]
+        flags = " ".join(f"{entry.knob(name).flag} {shown_as(knobs[name])}" for name in about)
+        raise WrongInput(
+            f"{entry.called} is tested on {plural(len(data.test), 'example')} of {data.name}, {other.called} on "
+            f"{len(more.test):,}",
+            do=f"the same for both: {flags}" if flags else "",
+        )
 
 
 def _seeds(seeds: int | Sequence[int]) -> list[int]:
