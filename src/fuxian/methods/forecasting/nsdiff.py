@@ -38,11 +38,14 @@ PAPER = Paper("Non-stationary Diffusion For Probabilistic Time Series Forecastin
 # Eight windows are tested. Tolerance: a twentieth of the CRPS; of the QICE, a mean of ten small differences, a fifth.
 CLAIMS = [
     Claim("test/crps", 0.392, where="Table 2, ETTh1", tolerance=0.020, seeds=1, better="lower",
-          knobs=dict(width=512, hidden=1024, heads=8, pretrain_mean=0, pretrain_variance=0)),  # scripts/NSDiff/ETTh1.sh
+          knobs=dict(width=512, hidden=1024, heads=8, pretrain_mean=0, pretrain_variance=0),
+          needs="a GPU, or hours of two cores"),  # scripts/NSDiff/ETTh1.sh
     Claim("test/crps", 0.415, where="wwy155/NsDiff issue 5, ETTh1: the official code, run by others", tolerance=0.020,
-          seeds=1, better="lower", knobs=dict(width=512, hidden=1024, heads=8, pretrain_mean=0, pretrain_variance=0)),
+          seeds=1, better="lower", knobs=dict(width=512, hidden=1024, heads=8, pretrain_mean=0, pretrain_variance=0),
+          needs="a GPU, or hours of two cores"),
     Claim("test/qice", 0.0278, where="wwy155/NsDiff issue 5, ETTh1: the official code, run by others", tolerance=0.0056,
-          seeds=1, better="lower", knobs=dict(width=512, hidden=1024, heads=8, pretrain_mean=0, pretrain_variance=0)),
+          seeds=1, better="lower", knobs=dict(width=512, hidden=1024, heads=8, pretrain_mean=0, pretrain_variance=0),
+          needs="a GPU, or hours of two cores"),
     Claim("test/crps", 0.392, where="Table 2, ETTh1", seeds=1, better="lower",
           comparison="f has 64 units, theirs 512; it and g are trained before, as in the paper and not in ETTh1.sh"),
     Claim("test/crps", 0.392, where="Table 2, ETTh1", seeds=1, better="lower", knobs=dict(windows="all"),
