@@ -6,9 +6,9 @@ Paper    Li, Chen, Hu, Chen, Sun & Zhou, ICLR 2024, openreview.net/forum?id=qae0
          Ye, Xu & Gui, ICML 2025, arXiv:2505.04278 (NsDiff): Table 2, which has TMDM on ETTh1, from 168 steps to 192
 Code     LiYuxin321/TMDM @ e44bde8, model9_NS_transformer: ns_models/ns_Transformer.py (mean), diffusion_models/model.py
          (net) and diffusion_utils.py (process), exp/exp_main.py (loss); wwy155/NsDiff @ 0686624, experiments/TMDM.py and
-         configs/tmdm.yml: the settings of that table. The last variance is the .yml's 0.02, as
-         nothing reads the 0.5 of TMDM.py: y_T still has 0.6 of y_0, and is drawn as if it had nothing. The authors' own
-         code takes 1,000 steps, after which 0.006 is left
+         configs/tmdm.yml: the settings of that table. The last variance is the .yml's 0.02, as nothing reads the 0.5 of
+         TMDM.py: y_T still has 0.6 of y_0, and is drawn as if it had nothing. The authors' own code takes 1,000 steps,
+         after which 0.006 is left
 Departs  the Transformer has 64 units and two heads, theirs 512 and eight. z is drawn once, with a tenth of its deviation:
          what the mean of a hundred draws has. Only the steps ahead are denoised, as the net sees each step alone. Its
          embedding of the past, which nothing reads, is left out, and so are the biases that torch_timeseries 0.1.10 gives
