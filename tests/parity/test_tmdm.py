@@ -14,7 +14,7 @@ from torch.distributions import Normal, kl_divergence
 
 from fuxian.data.series import Windows
 from fuxian.methods.forecasting.nonstationary_transformer import NonstationaryTransformer
-from fuxian.methods.forecasting.tmdm import TMDM, Modulated, recipe
+from fuxian.methods.forecasting.tmdm import TMDM, TRAJECTORIES, Modulated, recipe
 from fuxian.optim import adam
 
 from .compare import Differences, first_loss, in_both, parity
@@ -199,8 +199,7 @@ class Knows(nn.Module):
 def test_whoever_knows_the_answer_is_led_to_it() -> None:
     model: Any = made()
     model.net = Knows(model, 2.5, 0.0)
-    f = torch.zeros(2, HORIZON, CHANNELS, dtype=torch.float64)
-    *way, last = model.denoised(f, 3)
+    *way, last = model.denoised(torch.full((6, HORIZON, CHANNELS), -1.0, dtype=torch.float64))
     assert len(way) == STEPS
     assert way[-1].sub(2.5).abs().max() > 1e-4
     torch.testing.assert_close(last, torch.full_like(last, 2.5), rtol=0, atol=1e-12)
@@ -212,7 +211,7 @@ def test_the_first_is_about_the_mean_and_the_last_as_wide_as_the_truth() -> None
     assert model.share[-1][0] < 0.01
     model.net = Knows(model, 2.0, 0.5)
     torch.manual_seed(0)
-    way = [*model.denoised(torch.full((1, HORIZON, CHANNELS), -1.0), 300)]
+    way = [*model.denoised(torch.full((300, HORIZON, CHANNELS), -1.0))]
     for drawn, law in ((way[0], Normal(-1.0, 1.0)), (way[-1], Normal(2.0, 0.5))):
         assert kstest(drawn.flatten().numpy(), lambda x, law=law: law.cdf(torch.from_numpy(x)).numpy()).pvalue > 0.01
 
@@ -258,15 +257,16 @@ def test_samples_see_no_future_and_each_step_alone_is_denoised(marks: int) -> No
     with torch.no_grad():
         about: list[Any] = []
         hook = model.net.register_forward_hook(lambda _, taken, out: about.append(taken[1]))
-        drawn = model.draw(blind, 7)
+        drawn = model.draw(blind, TRAJECTORIES)
         hook.remove()
         f, _ = model.told(batch)
         noise = torch.randn(2, WINDOW // 2 + HORIZON, CHANNELS)
         whole = model.net(noise, f[:2], torch.tensor([3]))
         ahead = model.net(noise[:, -HORIZON:], f[:2, -HORIZON:], torch.tensor([3]))
-    assert drawn.shape == (5, 7, HORIZON, CHANNELS)
+    assert drawn.shape == (5, TRAJECTORIES, HORIZON, CHANNELS)
     assert drawn.isfinite().all()
-    torch.testing.assert_close(about[0], f[:, None, -HORIZON:].expand_as(drawn), rtol=0, atol=0)
+    for mine, window in zip(about[::STEPS], f, strict=True):  # as many samples as are denoised together
+        torch.testing.assert_close(mine, window[-HORIZON:].expand_as(mine), rtol=0, atol=1e-6)
     torch.testing.assert_close(whole[:, -HORIZON:], ahead, rtol=0, atol=1e-6)
     assert drawn.std(1).min() > 0  # samples differ
     assert drawn.mean(1).std(0).min() > 0  # and so do windows

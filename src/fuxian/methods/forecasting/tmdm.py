@@ -6,9 +6,9 @@ Paper    Li, Chen, Hu, Chen, Sun & Zhou, ICLR 2024, openreview.net/forum?id=qae0
          Ye, Xu & Gui, ICML 2025, arXiv:2505.04278 (NsDiff): Table 2, which has TMDM on ETTh1, from 168 steps to 192
 Code     LiYuxin321/TMDM @ e44bde8, model9_NS_transformer: ns_models/ns_Transformer.py (mean), diffusion_models/model.py
          (net) and diffusion_utils.py (process), exp/exp_main.py (loss); wwy155/NsDiff @ 0686624, experiments/TMDM.py and
-         configs/tmdm.yml: the settings of that table. The last variance is the .yml's 0.02, as
-         nothing reads the 0.5 of TMDM.py: y_T still has 0.6 of y_0, and is drawn as if it had nothing. The authors' own
-         code takes 1,000 steps, after which 0.006 is left
+         configs/tmdm.yml: the settings of that table. The last variance is the .yml's 0.02, as nothing reads the 0.5 of
+         TMDM.py: y_T still has 0.6 of y_0, and is drawn as if it had nothing. The authors' own code takes 1,000 steps,
+         after which 0.006 is left
 Departs  the Transformer has 64 units and two heads, theirs 512 and eight. z is drawn once, with a tenth of its deviation:
          what the mean of a hundred draws has. Only the steps ahead are denoised, as the net sees each step alone. Its
          embedding of the past, which nothing reads, is left out, and so are the biases that torch_timeseries 0.1.10 gives
@@ -16,6 +16,7 @@ Departs  the Transformer has 64 units and two heads, theirs 512 and eight. z is 
 """
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -54,9 +55,10 @@ QUICK = dict(data="waves", window=48, horizon=24, samples=25, width=16, depth=1,
 
 UNITS = 128  # of each layer of the net that denoises; model.py
 KL = 0.01  # weight of the latent's divergence; k_z
+TRAJECTORIES = 16  # that a processor denoises side by side: as many as stay in its cache, which takes half the time
 
 # Shape letters: B windows, S samples, L steps of the past, H steps ahead, T steps of the second half of the past and H, C
-# channels, D units, U units of the net that denoises. A noising step t is counted from 0, as in the code.
+# channels, N trajectories (B S), D units, U units of the net that denoises. A noising step t is counted from 0, as there.
 
 
 class Net(nn.Module):
@@ -74,8 +76,8 @@ class Net(nn.Module):
         self.last = nn.Linear(UNITS, channels)
 
     def forward(self, y_BTC: Tensor, f_BTC: Tensor, t_B: Tensor) -> Tensor:
-        """`y_BTC` may have one more axis before T, as the samples of a window, if all have one t."""
-        x_BTU = torch.cat([y_BTC, f_BTC], -1)
+        """(B, T, C) each, of one t for each row, or one for all (1,)."""
+        x_BTU = torch.cat([y_BTC, f_BTC], 2)
         for layer, table in zip(self.layers, self.times, strict=True):
             x_BTU = F.softplus(layer(x_BTU) * table(t_B)[:, None])
         return self.last(x_BTU)
@@ -129,25 +131,26 @@ class TMDM(nn.Module):
         signal, noise = self.signal[t_B, None, None], self.noise[t_B, None, None]
         return signal * y_BTC + (1 - signal) * f_BTC + noise * noise_BTC
 
-    def denoised(self, f_BHC: Tensor, samples: int) -> Iterator[Tensor]:
-        """y_T, …, y_0 (B, S, H, C), all windows and samples side by side. p_sample_loop."""
-        f_BSHC = f_BHC[:, None].expand(-1, samples, -1, -1)
-        y_BSHC = f_BSHC + torch.randn(f_BSHC.shape, dtype=f_BHC.dtype, device=f_BHC.device)
-        yield y_BSHC
+    def denoised(self, f_NHC: Tensor) -> Iterator[Tensor]:
+        """y_T, …, y_0 (N, H, C), one for each f(x), side by side. p_sample_loop."""
+        y_NHC = f_NHC + torch.randn_like(f_NHC)
+        yield y_NHC
         for t in reversed(range(len(self.share))):
             signal, noise = self.share[t]
             of_clean, of_noisy, of_mean, deviation = self.posterior[t]
-            guess_BSHC = self.net(y_BSHC, f_BSHC, torch.tensor([t], device=f_BHC.device))
-            clean_BSHC = (y_BSHC - (1 - signal) * f_BSHC - noise * guess_BSHC) / signal
-            y_BSHC = of_clean * clean_BSHC + of_noisy * y_BSHC + of_mean * f_BSHC
+            guess_NHC = self.net(y_NHC, f_NHC, torch.tensor([t], device=f_NHC.device))
+            clean_NHC = (y_NHC - (1 - signal) * f_NHC - noise * guess_NHC) / signal
+            y_NHC = of_clean * clean_NHC + of_noisy * y_NHC + of_mean * f_NHC
             if t:
-                y_BSHC = y_BSHC + deviation * torch.randn_like(y_BSHC)
-            yield y_BSHC
+                y_NHC = y_NHC + deviation * torch.randn_like(y_NHC)
+            yield y_NHC
 
     def draw(self, batch: Windows, samples: int) -> Tensor:
-        """(B, S, H, C): what is left when all noise is taken out."""
-        *_, y_BSHC = self.denoised(self.told(batch)[0][:, -batch.future.shape[1] :], samples)
-        return y_BSHC
+        """(B, S, H, C): what is left when all noise is taken out. f(x) is told once a window."""
+        f_NHC = self.told(batch)[0][:, -batch.future.shape[1] :].repeat_interleave(samples, 0)
+        parts = f_NHC.split(TRAJECTORIES) if f_NHC.device.type == "cpu" else [f_NHC]
+        drawn = [deque(self.denoised(part), maxlen=1).pop() for part in parts]  # the last of each
+        return torch.cat(drawn).unflatten(0, (-1, samples))
 
 
 class Modulated(SampledForecast):
@@ -175,8 +178,8 @@ class Modulated(SampledForecast):
         future_H = self.in_units(batch.future)[0]
         ahead, steps = torch.arange(1, len(future_H) + 1), len(model.share)
         shown = dict.fromkeys([0, steps // 2, steps - steps // 4, steps])
-        way = enumerate(model.denoised(f_BTC[:, -len(future_H) :], self.samples))
-        bands = {n: quantiles(self.in_units(y), torch.tensor(LEVELS))[:, 0] for n, y in way if n in shown}
+        way = enumerate(model.denoised(f_BTC[:, -len(future_H) :].expand(self.samples, -1, -1).contiguous()))
+        bands = {n: quantiles(self.in_units(y)[None], torch.tensor(LEVELS))[:, 0] for n, y in way if n in shown}
         fans = {f"t = {steps - n}": ((ahead, future_H), (ahead, band)) for n, band in bands.items()}
         drawn = figures.fan(fans, LEVELS, x="steps ahead", y=self.columns[-1])
         return super().pictures(model, split) | {"denoising": drawn}
