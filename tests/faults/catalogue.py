@@ -370,7 +370,7 @@ FORECASTING = [
     Fault("the past is marked as what is to be told", "methods/forecasting/csdi.py",
           "(torch.arange(window + horizon) < window)", "(torch.arange(window + horizon) >= window)", (CSDI + PARITY,)),
     Fault("a sample is of the past of another window", "methods/forecasting/csdi.py",
-          "batch.past.repeat_interleave(samples, 0).split(rows)", "batch.past.repeat(samples, 1, 1).split(rows)",
+          "batch.past.repeat_interleave(samples, 0)", "batch.past.repeat(samples, 1, 1)",
           (CSDI + "test_a_future_is_denoised_of_its_own_past_however_many_go_side_by_side",)),
     Fault("a sample is told the mean, not what was drawn", "methods/forecasting/deepar.py",
           "last = told.draw()", "last = told.mean_BTC",

@@ -33,7 +33,7 @@ PAPER = Paper("CSDI: Conditional Score-based Diffusion Models for Probabilistic 
 CLAIMS = [
     Claim("test/crps", None, where="the paper has neither this series nor this protocol", seeds=1, better="lower"),
     Claim("to_optimum", 1.0, where="by arithmetic: σ / √π, waves", seeds=1, better="lower",
-          knobs=dict(data="waves", window=48, horizon=24, epochs=20),
+          knobs=dict(data="waves", window=48, horizon=24),
           comparison="the least that a forecast can have in the mean; 168 numbers are told"),
     Claim("to_optimum", 1.0, where="by arithmetic: σ / √π, linear noise", seeds=1, better="lower",
           knobs=dict(data="linear-noise", window=48, horizon=24, epochs=2),
@@ -137,19 +137,18 @@ class CSDI(nn.Module):
         noisy_BHC = self.process.noised(batch.future, t_B, noise_BHC)
         return (self.noise_in(noisy_BHC, batch.past, t_B) - noise_BHC).square()
 
-    def denoise(self, past_NLC: Tensor) -> Iterator[Tensor]:
-        """The way of a future out of noise: T + 1 tensors (N, H, C), the last of them the future. Algorithm 2."""
-        start_NHC = torch.randn(len(past_NLC), self.horizon, past_NLC.shape[2], device=past_NLC.device)
-        yield from self.process.back(start_NHC.to(past_NLC), lambda x_NHC, t: self.noise_in(x_NHC, past_NLC, t))
+    def paths(self, past_NLC: Tensor) -> Iterator[Tensor]:
+        """The ways of futures out of noise (T + 1, rows, H, C), of as many rows at once as `AT_ONCE` holds: algorithm 2."""
+        C = past_NLC.shape[2]
+        for past in past_NLC.split(max(1, AT_ONCE // (C * (self.window + self.horizon)))):
+            noise_in = lambda x_NHC, t, past=past: self.noise_in(x_NHC, past, t)
+            start_NHC = past.new_empty(len(past), self.horizon, C).normal_()
+            yield torch.stack([*self.process.back(start_NHC, noise_in)])
 
     def draw(self, batch: Windows, samples: int) -> Tensor:
-        """(B, S, H, C): as many rows side by side as `AT_ONCE` holds."""
-        rows = max(1, AT_ONCE // (batch.past.shape[2] * (self.window + self.horizon)))
-        drawn = []
-        for past_NLC in batch.past.repeat_interleave(samples, 0).split(rows):
-            *_, future_NHC = self.denoise(past_NLC)
-            drawn.append(future_NHC)
-        return torch.cat(drawn).unflatten(0, (-1, samples))
+        """(B, S, H, C)."""
+        every = self.paths(batch.past.repeat_interleave(samples, 0))
+        return torch.cat([path[-1] for path in every]).unflatten(0, (-1, samples))
 
 
 class Imputation(Denoising):
@@ -165,9 +164,9 @@ class Imputed(SampledForecast):
 
     def pictures(self, model: CSDI, split: Any) -> dict[str, Any]:
         batch = split.batch(places(split, 1, self.mean.device)).to(self.mean.device)
-        way_TSH = torch.stack([self.in_units(x) for x in model.denoise(batch.past.expand(self.samples, -1, -1))])
-        H, truth_H = way_TSH.shape[2], self.in_units(batch.future[0])
-        shown = {f"{h:,} ahead": (way_TSH[:, :, h - 1], truth_H[h - 1]) for h in sorted({1, (H + 1) // 2, H})}
+        path_TSH = self.in_units(torch.cat([*model.paths(batch.past.expand(self.samples, -1, -1))], 1))
+        H, truth_H = path_TSH.shape[2], self.in_units(batch.future[0])
+        shown = {f"{h:,} ahead": (path_TSH[:, :, h - 1], truth_H[h - 1]) for h in sorted({1, (H + 1) // 2, H})}
         return super().pictures(model, split) | {"denoising": out_of_noise(shown, self.columns[-1])}
 
 

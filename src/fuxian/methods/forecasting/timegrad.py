@@ -34,9 +34,9 @@ PAPER = Paper("Autoregressive Denoising Diffusion Models for Multivariate Probab
               "Rasul et al.", 2021, venue="ICML", arxiv="2101.12072")  # fmt: skip
 CLAIMS = [
     Claim("test/crps", None, where="the paper has neither this series nor this protocol", seeds=1, better="lower"),
-    # What the future was drawn from has 1, of 100 samples 1.01. Tolerance: that, and what 1,680 numbers leave unknown.
-    Claim("to_optimum", 1.0, where="by arithmetic: σ / √π, waves", tolerance=0.05, seeds=1, better="lower",
-          knobs=dict(data="waves", window=48, horizon=24, windows="all", lags=(1, 24), samples=50, denoising=50, beta=0.2)),
+    Claim("to_optimum", 1.0, where="by arithmetic: σ / √π, waves", seeds=1, better="lower",
+          knobs=dict(data="waves", window=48, horizon=24, lags=(1, 24), denoising=50, beta=0.2),
+          comparison="the least that a forecast can have in the mean; 168 numbers are told"),
     Claim("to_optimum", 1.0, where="by arithmetic: σ / √π, linear noise", seeds=1, better="lower",
           knobs=dict(data="linear-noise", window=48, horizon=24, lags=(1, 24), epochs=2),
           comparison="level and noise of the test rows are larger than any that were learned from"),
