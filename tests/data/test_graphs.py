@@ -268,6 +268,8 @@ def test_superpixels_by_hand():
     assert superpixels(image, 4)[0].tolist() == [[0, 0, 1], [0, 2, 1], [0, 2, 3]]
     # of those left: {0.5, 0.5} and {0.1} add 2/3 × 0.16, {0.5, 0.5} and {0.9, 1.0} 0.2025, the zeros and {0.5, 0.5} 1/3
     assert superpixels(image, 3)[0].tolist() == [[0, 0, 1], [0, 2, 1], [0, 2, 2]]
+    # 0.5 is nearer to the four zeros than to 1.1, and costs more with them: 4/5 × 0.25 against 1/2 × 0.36
+    assert superpixels(torch.tensor([[[0.0, 0.0, 0.0, 0.0, 0.5, 1.1]]]), 2).tolist() == [[[0, 0, 0, 0, 1, 1]]]
     assert superpixels(image, 9)[0].flatten().tolist() == list(range(9))
     assert superpixels(image, 1)[0].flatten().tolist() == [0] * 9
 
