@@ -12,8 +12,8 @@ WITHOUT = {  # methods that are beside nothing, and why
     **dict.fromkeys(
         ["adversarial", "deep_gcn", "deepar", "function_approximation", "gaussian_mixture", "gradient_descent",
          "gradient_flow", "graph_lstm", "hello_rnn", "information", "linear", "linear_regression", "logistic_regression",
-         "mlp", "naive_bayes", "optimizers", "pca", "pseudo_label", "regularization", "rules_against_learning", "small_cnn",
-         "softmax_regression"],
+         "mlp", "naive_bayes", "nearest_neighbours", "optimizers", "pca", "pseudo_label", "regularization",
+         "rules_against_learning", "small_cnn", "softmax_regression"],
         "not timed beside another yet",
     ),
 }  # fmt: skip
