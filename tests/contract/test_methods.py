@@ -48,6 +48,7 @@ PARAMETERS = {
     "basics.logistic_regression": {"descent": 31, "exact": 31},
     "basics.mlp": {"train": 4_810},
     "basics.naive_bayes": {"train": 0},
+    "basics.nearest_neighbours": {"train": 0},
     "basics.optimizers": {"ravine": 14, "race": 7 * 650},
     "basics.pca": {"components": 0, "classifier": 0},
     "basics.pseudo_label": {"supervised": 7_510, "fed-back": 7_510},

@@ -37,6 +37,7 @@ MIXTURE = "parity/test_gaussian_mixture.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
 VARIATIONAL = "parity/test_variational_inference.py::"
 KERNELS = "parity/test_kernels.py::"
+NEAREST = "parity/test_nearest_neighbours.py::"
 REINFORCE = "parity/test_reinforcement.py::"
 RULED = "parity/test_rules_against_learning.py::"
 SERIES = "data/test_series.py::"
@@ -90,6 +91,15 @@ BASICS = [
     Fault("momentum forgets the step before", "methods/basics/backpropagation.py",
           "delta.mul_(self.momentum)", "delta.zero_()",
           (BACKPROPAGATION + "test_gradients_and_a_hundred_sweeps_equal_autograd",)),
+    Fault("of images equally far away any one counts", "methods/basics/nearest_neighbours.py",
+          "key_BN = square_BN * count + place_N", "key_BN = square_BN * count + (count - 1 - place_N)",
+          (NEAREST + "test_of_equally_far_ones_the_first_and_of_equal_votes_the_smallest",)),
+    Fault("only the last block of training images is looked at", "methods/basics/nearest_neighbours.py",
+          "key_BK = torch.cat(keys, 1)", "key_BK = keys[-1]",
+          (NEAREST + "test_neighbours_and_votes_are_scikit_learns[100]",)),
+    Fault("lines move the wrong way, and slanted digits lean more", "methods/basics/nearest_neighbours.py",
+          "place_W + (slant_B[:, None]", "place_W - (slant_B[:, None]",
+          (NEAREST + "test_what_leans_stands_upright",)),
     Fault("a value is written over that is still needed", "methods/basics/computation_graph.py",
           "uses[x] == reads[x] == node.inputs.count(x)", "reads[x] == node.inputs.count(x)",
           (COMPUTATION + "test_memory_is_given_as_the_note_says",
