@@ -6,7 +6,7 @@ Paper    Tashiro, Song, Song & Ermon, NeurIPS 2021, arXiv:2107.03502: algorithms
 Code     ermongroup/CSDI @ 7f24a43: diff_models.py (net), main_model.py (noise), config/base_forecasting.yaml (setting);
          lucidrains/linear-attention-transformer @ 0.19.1, which it calls
          wwy155/NsDiff @ 0686624: src/experiments/CSDI.py (window, horizon, samples, epochs)
-Departs  what is to be told is always the future, so that mask, time and channel are the same for all windows; the weights
+Departs  half as wide and as deep, as a forecast of theirs takes hours of two cores; what is to be told is always the future, so that mask, time and channel are the same for all windows; the weights
          are kept that denoise val best. NsDiff's copy is another model: its src/models/CSDI.py hands the net the future to
          train on the past, as the mask of what is observed is turned round, and only then asks it for the future
 """
@@ -179,9 +179,9 @@ def recipe(
     samples: Annotated[int, Within(2)] = 100,         # futures drawn of each window
     denoising: Annotated[int, Within(2)] = 50,        # noising steps, each of which is taken back; base_forecasting.yaml
     beta: Annotated[float, Within(0, 1)] = 0.5,       # variance of the last; the first has 0.0001, the roots rise evenly
-    width: Annotated[int, Within(1)] = 64,            # features of each number
-    heads: Annotated[int, Within(1)] = 8,             # of both attentions
-    layers: Annotated[int, Within(1)] = 4,            # residual layers
+    width: Annotated[int, Within(1)] = 32,            # features of each number; 64 in base_forecasting.yaml
+    heads: Annotated[int, Within(1)] = 4,             # of both attentions; 8
+    layers: Annotated[int, Within(1)] = 2,            # residual layers; 4
     lr: float = 0.001,                                # Adam; a tenth after 3/4 of the epochs, again after 9/10; utils.py
     weight_decay: float = 1e-6,                       # L2; utils.py
     batch: int = 8,                                   # windows a step
