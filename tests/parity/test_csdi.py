@@ -197,7 +197,7 @@ def test_the_recipe_is_the_setting_of_base_forecasting() -> None:
     stage: Any = next(recipe("waves"))
     model, optimizer = stage.model, stage.optimizer
     attention = model.layers[0].time
-    assert (model.first.out_features, attention.heads, len(model.layers), attention.wide.out_features) == (64, 8, 4, 256)
+    assert (model.first.out_features, attention.heads, len(model.layers), attention.wide.out_features) == (32, 4, 2, 128)
     beta = 1 - model.process.signal.double().square()
     assert model.process.steps == 50
     assert beta[0].item() == pytest.approx(1e-4, rel=1e-3)
@@ -211,5 +211,5 @@ def test_the_recipe_is_the_setting_of_base_forecasting() -> None:
 
 
 def test_a_width_that_heads_do_not_share_is_refused() -> None:
-    with pytest.raises(WrongInput, match="width=60 cannot be split among heads=8"):
-        next(recipe("waves", width=60))
+    with pytest.raises(WrongInput, match="width=30 cannot be split among heads=4"):
+        next(recipe("waves", width=30))

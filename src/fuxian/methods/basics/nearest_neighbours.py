@@ -5,10 +5,10 @@ Paper    Cover & Hart, IEEE Trans. Inf. Theory 13(1), 1967: the rule
          LeCun et al., Proc. IEEE 86(11), 1998: sec. III.A (three versions of MNIST), III.C.2 (k-nearest neighbours), Fig. 9
 Departs  LeCun et al. keep 20 × 20 pixels, and err in 5.0 % of the images that are not deslanted; k = 3 is said of those
          that are. With k = 3 this box of grey pixels errs in 3.42 %, 28 × 28 in 2.95 %, and a box in black and white in
-         5.06 %, which the text does not speak of. A foreground pixel, by which they shear, is one of 128 or more: with other
-         thresholds, whole-pixel shifts or cuts the deslanted images erred in 1.94 to 2.32 %, and this form, which is nearest to
-         2.4 %, was chosen knowing that. Of images equally far away the first counts, and of classes with as many votes the
-         smallest
+         5.06 %, which the text does not speak of. A foreground pixel, by which they shear, is one of 128 or more: with
+         other thresholds, whole-pixel shifts or cuts the deslanted images erred in 1.94 to 2.32 %, and this form, which is
+         nearest to 2.4 %, was chosen knowing that. Of images equally far away the first counts, and of classes with as many
+         votes the smallest
 """
 
 from collections.abc import Iterator

@@ -6,9 +6,10 @@ Paper    Tashiro, Song, Song & Ermon, NeurIPS 2021, arXiv:2107.03502: algorithms
 Code     ermongroup/CSDI @ 7f24a43: diff_models.py (net), main_model.py (noise), config/base_forecasting.yaml (setting);
          lucidrains/linear-attention-transformer @ 0.19.1, which it calls
          wwy155/NsDiff @ 0686624: src/experiments/CSDI.py (window, horizon, samples, epochs)
-Departs  half as wide and as deep, as a forecast of theirs takes hours of two cores; what is to be told is always the future, so that mask, time and channel are the same for all windows; the weights
-         are kept that denoise val best. NsDiff's copy is another model: its src/models/CSDI.py hands the net the future to
-         train on the past, as the mask of what is observed is turned round, and only then asks it for the future
+Departs  half as wide and as deep, as a forecast of theirs takes hours of two cores; what is to be told is always the
+         future, so that mask, time and channel are the same for all windows; the weights are kept that denoise val best.
+         NsDiff's copy is another model: its src/models/CSDI.py hands the net the future to train on the past, as the mask
+         of what is observed is turned round, and only then asks it for the future
 """
 
 import math
