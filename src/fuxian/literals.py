@@ -105,7 +105,8 @@ def objectives(tree: ast.Module) -> list[str]:
     """In what ways a method's stages learn: the classes of their objectives, in the order of the text."""
     made: dict[str, ast.AST] = {}
     stages: list[ast.Call] = []
-    for node in ast.walk(tree):
+    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]  # no class, no table of claims
+    for node in (inside for function in functions for inside in ast.walk(function)):
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call() as value):
                 made[name] = value

@@ -119,4 +119,4 @@ def test_a_verified_method_has_a_time() -> None:
 def test_the_list_is_quick(capfd: pytest.CaptureFixture[str]) -> None:
     began = time.process_time()
     assert main(["list", "--long"]) == 0
-    assert time.process_time() - began < 0.5
+    assert time.process_time() - began < 0.02 * len(catalog.methods())

@@ -137,6 +137,8 @@ def _replay(entry: catalog.Entry, claim: Claim, kept: Mapping[str, Any], device:
             running = Running(stage, name, ear, settings)
             if running.data is not None:
                 hashes[running.data.name] = dict(running.data.hashes)
+            if not kept["first_losses"]:
+                raise _Enough  # it logs none: there is nothing to wait for
             if running.last:
                 loop.train(running, Signals(), Watch())
                 raise _Enough  # its end came first
