@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fuxian.contract import Objective
 from fuxian.engine.players import Player
-from fuxian.optim import Optimizer
+from fuxian.optim import Optimizer, adam
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}  # relative to the largest value of the reference
 
@@ -101,3 +101,24 @@ def worst(*found: Differences) -> Differences:
     """The largest of each kind, of comparisons in one precision."""
     most = {kind: max(getattr(one, kind) for one in found) for kind in ("outputs", "gradients", "step")}
     return Differences(**most, dtype=found[0].dtype)
+
+
+def of_draws(ours: Any, reference: Any, objective: Objective, batch: Any) -> Differences:
+    """`parity` of the errors that `ours.denoising_error(batch)` and `reference(batch)` find at the same draws.
+
+    Adam's eps is large, since a gradient may be near zero.
+    """
+
+    def seeded(found: Callable[[], Tensor]) -> Tensor:
+        torch.manual_seed(1)
+        return found()
+
+    return parity(
+        ours,
+        reference,
+        reference.named,
+        outputs=lambda: (seeded(lambda: ours.denoising_error(batch)), seeded(lambda: reference(batch))),
+        losses=lambda _, expected: (seeded(lambda: first_loss(objective, ours, batch)), expected.mean()),
+        spec=adam(0.001, eps=1e-4),
+        optimizer=torch.optim.Adam(reference.parameters(), lr=0.001, eps=1e-4),
+    )

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fuxian.data.graphs import SuperpixelGraphs, citation_graph
+from fuxian.data.graphs import citation_graph
 from fuxian.data.images import digits
+from fuxian.data.superpixels import SuperpixelGraphs
 from fuxian.methods.graph.graph_lstm import (
     Alone,
     GraphLSTM,

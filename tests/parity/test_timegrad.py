@@ -15,9 +15,8 @@ import fuxian
 from fuxian.data.series import Windows
 from fuxian.errors import WrongInput
 from fuxian.methods.forecasting.timegrad import Denoising, EpsilonTheta, Process, TimeGrad, recipe
-from fuxian.optim import adam
 
-from .compare import Differences, first_loss, in_both, parity, worst
+from .compare import Differences, in_both, of_draws, worst
 
 SEASON, LAGS, CONTEXT, HIDDEN, CONDITION, WIDTH, LAYERS, STEPS = 7, (1, 3), 4, 6, 5, 4, 3, 11
 
@@ -111,29 +110,7 @@ def compared() -> Differences:
     found = []
     for channels in (1, 3):
         ours, batch = made(channels), windows(B=2, H=2, C=channels)
-        reference = Reference(ours, channels)
-
-        def outputs(ours=ours, reference=reference, batch=batch) -> tuple[Tensor, Tensor]:
-            torch.manual_seed(1)
-            told = ours.denoising_error(batch)
-            torch.manual_seed(1)
-            return told, reference(batch)
-
-        def losses(_: Tensor, expected: Tensor, ours=ours, batch=batch) -> tuple[Tensor, Tensor]:
-            torch.manual_seed(1)
-            return first_loss(Denoising(), ours, batch), expected.mean()
-
-        found.append(
-            parity(
-                ours,
-                reference,
-                reference.named,
-                outputs=outputs,
-                losses=losses,
-                spec=adam(0.001, eps=1e-4),
-                optimizer=torch.optim.Adam(reference.parameters(), lr=0.001, eps=1e-4),  # a gradient may be near zero
-            )
-        )
+        found.append(of_draws(ours, Reference(ours, channels), Denoising(), batch))
     return worst(*found)
 
 

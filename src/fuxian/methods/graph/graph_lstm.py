@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from fuxian import figures
 from fuxian.contract import Stage
-from fuxian.data.graphs import SuperpixelGraphs, Superpixels, citation_graph
+from fuxian.data.graphs import citation_graph
 from fuxian.data.images import digits
+from fuxian.data.superpixels import SuperpixelGraphs, Superpixels
 from fuxian.evaluation import batches
 from fuxian.facts import Claim, Paper, Within
 from fuxian.methods.graph.gat import edges
