@@ -39,7 +39,7 @@ CLAIMS = [
     Claim("alone/test/accuracy", None, where="digits as 16 superpixels, each by itself", seeds=3,
           knobs=dict(data="digits", depth=2, dropout=0.0, weight_decay=0.0, epochs=60)),
 ]  # fmt: skip
-QUICK = dict(data="digits", superpixels=8, depth=2, hidden=16, dropout=0.0, weight_decay=0.0, epochs=4)
+QUICK = dict(data="digits", superpixels=5, depth=2, hidden=16, dropout=0.0, weight_decay=0.0, epochs=4)
 
 # Shape letters: N nodes, E edges, F features, H hidden units, C classes; B pictures, S superpixels. In one visit: n nodes
 # that are updated together, e edges to their neighbours.
