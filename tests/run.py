@@ -14,7 +14,8 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, required=True, help="fail when the suite takes longer")
     options, rest = parser.parse_known_args()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "")}
-    command = [sys.executable, "-m", "pytest", "-n", str(min(2, os.cpu_count() or 1)), "--durations=10", "-ra", *rest]
+    processes = ["-n", str(min(2, os.cpu_count() or 1)), "--dist", "loadgroup"]
+    command = [sys.executable, "-m", "pytest", *processes, "--durations=10", "-ra", *rest]
     began = time.perf_counter()
     code = subprocess.run(command, env=environment).returncode
     minutes = (time.perf_counter() - began) / 60

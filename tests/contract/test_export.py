@@ -25,7 +25,9 @@ onnxruntime = pytest.importorskip("onnxruntime")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("entry", catalog.methods(), ids=lambda entry: entry.name)
+@pytest.mark.parametrize(
+    "entry", [pytest.param(entry, id=entry.name, marks=pytest.mark.xdist_group(entry.key)) for entry in catalog.methods()]
+)
 def test_exported_model_is_the_same(entry: catalog.Entry, tmp_path: Path, monkeypatch, prove) -> None:
     monkeypatch.setenv("FUXIAN_RUNS", str(tmp_path))
     run = fuxian.run(entry.name, quick=True, limit=1)

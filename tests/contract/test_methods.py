@@ -7,7 +7,8 @@ import json
 import re
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from itertools import combinations
 from pathlib import Path
@@ -29,7 +30,8 @@ from fuxian.optim import signed
 from .. import kills
 from ..engine.toys import RowSplit, rows
 
-METHODS = [pytest.param(entry, id=entry.key) for entry in catalog.methods()]
+# All tests of a method run in one process, so that its runs are made once.
+METHODS = [pytest.param(entry, id=entry.key, marks=pytest.mark.xdist_group(entry.key)) for entry in catalog.methods()]
 each = pytest.mark.parametrize("entry", METHODS)
 
 # Weights of each stage's model in the quick setting.
@@ -90,24 +92,57 @@ PARAMETERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Run]:
-    """The quick setting, at most six steps a stage (or another `limit`), without a network; each run is made once."""
-    folder, made = tmp_path_factory.mktemp("runs"), {}
+class Runs:
+    """The quick setting, at most six steps a stage (or another `limit`), without a network; each run is made once.
 
-    def refuse(*_: Any) -> None:
-        raise AssertionError("the quick setting asked for the network")
+    `without` names, for each of them, the weights that never had a gradient, and says whether any weight had one.
+    """
 
-    def make(entry: catalog.Entry, limit: int | None = 6, seed: int = 0, copy: int = 0) -> Run:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.made: dict[str, Run] = {}
+        self.without: dict[Path, tuple[list[str], bool]] = {}
+
+    def __call__(self, entry: catalog.Entry, limit: int | None = 6, seed: int = 0, copy: int = 0) -> Run:
         key = f"{entry.key}-{limit}-{seed}-{copy}"
-        if key not in made:
-            with pytest.MonkeyPatch.context() as patch:
+        if key not in self.made:
+            with pytest.MonkeyPatch.context() as patch, gradients(patch) as seen:
                 patch.setattr(socket.socket, "connect", refuse)
                 patch.setattr(socket, "getaddrinfo", refuse)
-                made[key] = run(entry.key, quick=True, limit=limit, seed=seed, parent=folder, name=key)
-        return made[key]
+                found = run(entry.key, quick=True, limit=limit, seed=seed, parent=self.folder, name=key)
+            self.made[key] = found
+            self.without[found.folder] = [name for name in seen.values() if name], bool(seen)
+        return self.made[key]
 
-    return make
+
+def refuse(*_: Any) -> None:
+    raise AssertionError("the quick setting asked for the network")
+
+
+@contextmanager
+def gradients(patch: pytest.MonkeyPatch) -> Iterator[dict[tuple[int, str], str]]:
+    """Of each weight of each player that steps, its name, or "" once it has had a gradient."""
+    seen: dict[tuple[int, str], str] = {}
+    players: list[Player] = []
+    after_step = Player.after_step  # of L-BFGS too, which steps by itself
+
+    def noted(player: Player) -> None:
+        for name, weight in player.named.items():
+            key = id(player), name
+            if weight.grad is not None and bool(weight.grad.any()):
+                seen[key] = ""
+            else:
+                seen.setdefault(key, f"{name} of player {player.name}")
+        players.append(player)  # so that no other is given its id
+        after_step(player)
+
+    patch.setattr(Player, "after_step", noted)
+    yield seen
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(tmp_path_factory.mktemp("runs"))
 
 
 def goal(entry: catalog.Entry) -> str:
@@ -149,44 +184,28 @@ def test_header_and_facts(entry: catalog.Entry) -> None:
 
 
 @each
-def test_every_claim_names_a_number_that_is_measured(entry: catalog.Entry, short: Callable[..., Run]) -> None:
+def test_every_claim_names_a_number_that_is_measured(entry: catalog.Entry, short: Runs) -> None:
     made = short(entry)
     for claim in entry.claims:  # what a claim needs may be what measures it: the weights of Inception-v3
         assert claim.metric in made.metrics or claim.needs, f"measured: {', '.join(made.metrics)}"
 
 
 @each
-def test_exact_numbers_of_weights(entry: catalog.Entry, short: Callable[..., Run]) -> None:
+def test_exact_numbers_of_weights(entry: catalog.Entry, short: Runs) -> None:
     assert entry.key in PARAMETERS, f"give {entry.key} a row in PARAMETERS"
     assert {stage["name"]: stage["parameters"] for stage in stages(short(entry))} == PARAMETERS[entry.key]
 
 
 @each
-def test_every_trainable_weight_gets_a_gradient(
-    entry: catalog.Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    without: dict[tuple[int, str], str] = {}
-    after_step = Player.after_step  # of L-BFGS too, which steps by itself
-
-    def noted(player: Player) -> None:
-        for name, weight in player.named.items():
-            key = id(player), name
-            if weight.grad is not None and bool(weight.grad.any()):
-                without[key] = ""
-            else:
-                without.setdefault(key, f"{name} of player {player.name}")
-        players.append(player)  # so that no other is given its id
-        after_step(player)
-
-    players: list[Player] = []
-    monkeypatch.setattr(Player, "after_step", noted)
-    made = run(entry.key, quick=True, limit=6, parent=tmp_path)
-    assert not [name for name in without.values() if name]
-    assert bool(without) == any(stage["players"] for stage in stages(made))
+def test_every_trainable_weight_gets_a_gradient(entry: catalog.Entry, short: Runs) -> None:
+    made = short(entry)
+    without, stepped = short.without[made.folder]
+    assert not without
+    assert stepped == any(stage["players"] for stage in stages(made))
 
 
 @each
-def test_the_same_seed_is_the_same_run_and_another_is_not(entry: catalog.Entry, short: Callable[..., Run]) -> None:
+def test_the_same_seed_is_the_same_run_and_another_is_not(entry: catalog.Entry, short: Runs) -> None:
     first, again, other = (outcome(short(entry, seed=seed, copy=copy)) for seed, copy in ((0, 0), (0, 1), (1, 0)))
     assert first == again
     if getattr(entry.load(), "SEEDLESS", False):  # neither its start nor its training draws
@@ -202,14 +221,14 @@ def outcome(of: Run) -> dict[str, bytes]:
 
 
 @each
-def test_pictures_are_drawn(entry: catalog.Entry, short: Callable[..., Run]) -> None:
+def test_pictures_are_drawn(entry: catalog.Entry, short: Runs) -> None:
     pictures = [*(short(entry).folder / "pictures").glob("*")]
     assert pictures
     assert all(path.stat().st_size > 100 for path in pictures)
 
 
 @each
-def test_every_example_counts(entry: catalog.Entry, short: Callable[..., Run]) -> None:
+def test_every_example_counts(entry: catalog.Entry, short: Runs) -> None:
     made = short(entry)
     assert json.loads((made.folder / "result.json").read_text())["counts"]
     for name, count in made.counts.items():
@@ -224,7 +243,7 @@ REPEATS = {"python-topics": 0.01, "diabetes": 0.05, "iris-halves": 0.02}
 
 
 @each
-def test_splits_are_disjoint(entry: catalog.Entry, short: Callable[..., Run]) -> None:
+def test_splits_are_disjoint(entry: catalog.Entry, short: Runs) -> None:
     for stage in load(short(entry)).stages:
         data = stage.data() if callable(stage.data) else stage.data
         if data is None:
@@ -259,7 +278,7 @@ def test_an_example_in_two_splits_is_found() -> None:
 
 @pytest.mark.slow
 @each
-def test_the_quick_setting_is_quick_and_learns(entry: catalog.Entry, short: Callable[..., Run]) -> None:
+def test_the_quick_setting_is_quick_and_learns(entry: catalog.Entry, short: Runs) -> None:
     """It is better, by what it claims or says that it learns, than after one step; what only computes is right."""
     began = time.process_time()
     made = short(entry, limit=None)
