@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 
 from fuxian import catalog
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of a suite in the background, and so of all that it starts
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # the tests run two at a time on two cores; bits depend on the number of threads
 
 

@@ -114,16 +114,14 @@ def test_knobs_of_every_method_that_ships() -> None:
         assert {knob.flag for knob in entry.knobs} <= set(flags)
 
 
-def test_it_answers_at_once_without_torch(outside: Fuxian) -> None:
+def test_it_answers_without_torch(outside: Fuxian) -> None:
     code = (
-        "import sys, time; from fuxian.cli import main; assert main(['completion', '--words', 'run', 'gcn', '--da']) == 0;"
-        "assert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules); print(time.process_time())"
+        "import sys; from fuxian.cli import main; assert main(['completion', '--words', 'run', 'gcn', '--da']) == 0;"
+        "assert not {'torch', 'numpy', 'matplotlib'} & set(sys.modules)"
     )
     done = outside("-c", code)
     assert done[0] == 0, done[2]
-    flag, seconds = done[1].split()
-    assert flag == "--data"
-    assert float(seconds) < 0.3
+    assert done[1].split() == ["--data"]
 
 
 def test_wrong_shell_is_one_line(fuxian: Fuxian) -> None:

@@ -157,9 +157,11 @@ def stages(of: Run) -> list[dict[str, Any]]:
 
 @pytest.mark.kill
 @each
-def test_killed_and_resumed_equals_uninterrupted(entry: catalog.Entry, tmp_path: Path, prove: Callable[..., None]) -> None:
+def test_killed_and_resumed_equals_uninterrupted(
+    entry: catalog.Entry, tmp_path: Path, prove: Callable[..., None], request: pytest.FixtureRequest
+) -> None:
     job = kills.Job(entry.key, dict(quick=True, limit=6))
-    killed = kills.check(job, tmp_path)
+    killed = kills.check(job, tmp_path, chains=2 if request.config.getoption("--prove") else 1)
     assert killed >= 6
     files = (tmp_path / "alone").glob("checkpoints/*-done/tensors.safetensors")
     tensors = sum(len(safetensors.torch.load_file(path)) for path in files)

@@ -199,6 +199,16 @@ def test_a_kill_while_a_damaged_stage_is_trained_again(killed: dict[str, Any], t
     assert kills.outcome(folder) == killed["wanted"]
 
 
+def test_losses_that_wait_for_the_log_come_back(tmp_path: Path) -> None:
+    job = kills.Job(toys.file_of(toys.long, tmp_path), dict(limit=28))
+    lines = kills.alone(job, tmp_path / "alone")
+    assert kills.play(job, tmp_path / "killed", kills.Kill(kills.STEP, int(kills.within(lines, kills.STEP) * 0.9))) == -9
+    newest = max((tmp_path / "killed/checkpoints").iterdir())
+    assert state.read(newest)["pending"], "the kill did not come between two lines of the log"
+    assert kills.play(job, tmp_path / "killed", again=True) == 0
+    assert kills.outcome(tmp_path / "killed") == kills.outcome(tmp_path / "alone")
+
+
 def test_damaged_steps_do_not_push_good_ones_out(killed: dict[str, Any], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     shutil.copytree(killed["folder"], folder)

@@ -925,7 +925,7 @@ ENGINE = [
           ("engine/test_kills.py::test_killed_and_resumed_equals_uninterrupted[early]",)),
     Fault("resume forgets the losses that wait for the log", "engine/running.py",
           "for step, name, value in self.pending],", "for step, name, value in ()],",
-          ("engine/test_kills.py::test_killed_and_resumed_equals_uninterrupted[long]",)),
+          (STATE + "test_losses_that_wait_for_the_log_come_back",)),
     Fault("a finished stage is trained again", "engine/work.py",
           "            if saved is None:\n", "            if True:\n",
           (STATE + "test_a_finished_stage_is_not_trained_again",)),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
 
 import fuxian
 from fuxian.cli.terminal import Terminal
-from fuxian.engine.launch import launched
+from fuxian.engine.launch import follows, launched
 from fuxian.errors import FuxianError, WrongInput
 from fuxian.knobs import nearest
 
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 a check failed, 2 to 6 as in `fuxian.errors`, 70 a bug."""
     words = list(sys.argv[1:] if argv is None else argv)
     code = _guarded(words, Terminal("--json" in words))
+    if code and follows():
+        time.sleep(2)  # the first says why, and torchrun ends it as soon as another has ended
     if launched():  # one process that ends before the others would be torn down in the midst of its threads, by chance
         sys.stdout.flush()
         sys.stderr.flush()
