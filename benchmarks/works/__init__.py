@@ -11,7 +11,7 @@ WITHOUT = {  # methods that are beside nothing, and why
     "variational_inference": "nine numbers, whose steps are L-BFGS's own: a peer would call the same",
     **dict.fromkeys(
         ["adversarial", "csdi", "deep_gcn", "deepar", "function_approximation", "gaussian_mixture",
-         "gradient_descent", "gradient_flow", "graph_lstm", "hello_rnn", "information", "linear",
+         "gradient_descent", "gradient_flow", "graph_lstm", "hello_rnn", "information",
          "linear_regression", "logistic_regression", "mlp", "naive_bayes", "nearest_neighbours",
          "nonstationary_transformer", "nsdiff", "optimizers", "patchtst", "pca", "pseudo_label", "regularization",
          "rules_against_learning", "small_cnn", "softmax_regression", "timegrad", "tmdm"],

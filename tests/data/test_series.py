@@ -67,6 +67,11 @@ def test_blocks_share_no_step():
     assert batch.at.tolist() == [80, 87, 94]
 
 
+def test_val_may_be_in_blocks_where_test_is_not():
+    data = SeriesSplits(counting(), window=4, horizon=3, validation="blocks")
+    assert [len(data.train), len(data.val), len(data.test)] == [64, 2, 18]
+
+
 def test_the_first_windows_of_all():
     for windows in ("all", "blocks"):
         test = SeriesSplits(counting(), 4, 3, windows).test

@@ -5,11 +5,12 @@ import gzip
 import hashlib
 import lzma
 
+import numpy as np
 import pytest
 
 from fuxian.data import sources
 from fuxian.data.fetch import NotFetched
-from fuxian.data.sources import SOURCES, File, Source, find, hashes, present, read
+from fuxian.data.sources import SOURCES, File, Source, digest_of, find, hashes, present, read
 from fuxian.errors import DataMissing, WrongInput
 
 CONTENT = b"some rows\n" * 1000
@@ -129,6 +130,12 @@ def test_the_table_is_whole():
             assert len(file.sha256) == len(file.content[1]) == 64
             packed = file.name.endswith(".gz") and not file.name.endswith(".tar.gz")  # a loader reads an archive itself
             assert (file.unpacked is not None) == packed
+
+
+def test_last_bits_of_computed_numbers_are_not_hashed():
+    x = np.linspace(-3, 3, 50) / 7
+    assert digest_of(np.nextafter(x, 1)) == digest_of(x) != digest_of(x + 1e-5)
+    assert digest_of(-x[:1] * 0) == digest_of(x[:1] * 0)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import fuxian
 from fuxian.data.series import SeriesSplits, generated
-from fuxian.methods.forecasting.linear import DLinear, LinearForecast, NLinear, recipe, trend
+from fuxian.methods.forecasting.linear import DLinear, LinearForecast, NLinear, of_trend, recipe
 from fuxian.optim import adam
 
 from .compare import Differences, first_loss, in_both, parity, worst
@@ -84,7 +84,7 @@ def test_the_trend_by_hand() -> None:
     x = torch.arange(40, dtype=torch.float64) ** 2
     longer = np.concatenate([np.full(12, x[0]), x.numpy(), np.full(12, x[-1])])
     expected = [longer[i : i + 25].mean() for i in range(40)]
-    assert trend(x[None, None])[0, 0].tolist() == pytest.approx(expected, rel=1e-12)
+    assert (of_trend(torch.eye(len(x), dtype=x.dtype)) @ x).tolist() == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_level_that_is_added_to_the_past_is_added_to_nlinears_future() -> None:

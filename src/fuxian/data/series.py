@@ -23,7 +23,7 @@ from typing_extensions import Self
 
 from fuxian.contract import Batch, Splits
 from fuxian.data import own
-from fuxian.data.sources import digest, hashes, read
+from fuxian.data.sources import digest_of, hashes, read
 from fuxian.errors import DataMissing, WrongInput
 from fuxian.numbers import plural
 
@@ -101,11 +101,14 @@ class SeriesSplits(Splits):
     With windows="blocks" val and test are cut into blocks of window and horizon, one after another, as NsDiff's
     `fast_val` and `fast_test` do (torch_timeseries 0.1.10, dataloader/wrapper.py, MultivariateFast): at 168 and 192, 8 of
     the 2,689 test windows of ETTh1. Training is of all windows in both. What a model sees is (number - mean) / std of its
-    column, both of the training rows. With `dates` its windows have the marks of `calendar`, if dates are known.
+    column, both of the training rows. With `dates` its windows have the marks of `calendar`, if dates are known; with
+    `validation` val is cut as this says, where reading it whole after each epoch takes too long.
     Raises WrongInput where a split has no room for a window.
     """
 
-    def __init__(self, series: Series, window: int, horizon: int, windows: str = "all", dates: bool = False) -> None:
+    def __init__(
+        self, series: Series, window: int, horizon: int, windows: str = "all", dates: bool = False, validation: str = ""
+    ) -> None:
         self.columns, self.channels = series.columns, len(series.columns)
         self.window, self.horizon, self.windows, self.borders = window, horizon, windows, series.borders
         begins = (0, series.borders[0] - window, series.borders[1] - window)
@@ -124,9 +127,10 @@ class SeriesSplits(Splits):
             self.step = float(np.median(np.diff(series.moments)))
             marks = calendar(series.moments, self.step)
         self.marks = marks.shape[1]
+        cuts = zip(begins, series.borders, ("all", validation or windows, windows), strict=True)
         parts = [
-            WindowSplit(rows[begin:end], marks[begin:end], begin, window, horizon, windows == "blocks" and begin > 0)
-            for begin, end in zip(begins, series.borders, strict=True)
+            WindowSplit(rows[begin:end], marks[begin:end], begin, window, horizon, cut == "blocks")
+            for begin, end, cut in cuts
         ]
         super().__init__(*parts, name=series.name, hashes=series.hashes)
         self.location = self.deviation = None
@@ -181,14 +185,16 @@ class SeriesSplits(Splits):
         return Windows(past, future, torch.tensor(ends), torch.stack(marks) if marks else none)
 
 
-def series_data(name: str | Path, window: int, horizon: int, windows: str = "all", dates: bool = False) -> SeriesSplits:
+def series_data(
+    name: str | Path, window: int, horizon: int, windows: str = "all", dates: bool = False, validation: str = ""
+) -> SeriesSplits:
     """Windows of a series by name: etth1, etth2, ettm1, exchange-rate, one of GENERATED; or one's own (`own_series`)."""
     if isinstance(name, Path):
-        return SeriesSplits(own_series(name), window, horizon, windows, dates)
+        return SeriesSplits(own_series(name), window, horizon, windows, dates, validation)
     if name not in GENERATED and name not in ("etth1", "etth2", "ettm1", "exchange-rate"):
         raise WrongInput(f"there is no series named {name!r}", do="etth1, etth2, ettm1, exchange-rate, or a path")
     series = generated(name) if name in GENERATED else published(name)
-    return SeriesSplits(series, window, horizon, windows, dates)
+    return SeriesSplits(series, window, horizon, windows, dates, validation)
 
 
 MARKS = ("year", "month", "day", "weekday", "hour", "minute")
@@ -260,7 +266,7 @@ def generated(name: str) -> Series:
     t = np.arange(steps)[:, None]
     noise = torch.randn(steps, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).numpy()
     values = f(t) + g(t) * noise
-    return Series(name, values, ("y",), parted(steps), {name: digest(values.tobytes())}, None, f(t), g(t))
+    return Series(name, values, ("y",), parted(steps), {name: digest_of(values)}, None, f(t), g(t))
 
 
 def own_series(path: Path) -> Series:

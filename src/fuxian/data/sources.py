@@ -17,9 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fuxian.data.fetch import Limits, NotFetched, download
 from fuxian.errors import DataMissing, WrongInput
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Note = Callable[[str], None]
 Progress = Callable[[str, int, int], None]  # of a download: file, bytes done, bytes in all
@@ -316,6 +320,11 @@ def hashes(name: str) -> dict[str, str]:
 def digest(*parts: bytes) -> str:
     """SHA-256 of the parts one after another: for the record of data that ships with a dependency or is generated."""
     return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+def digest_of(*numbers: np.ndarray) -> str:
+    """SHA-256 of float64 numbers to six places, for data that are computed: their last bits are those of the machine."""
+    return digest(*((x.round(6) + 0.0).tobytes() for x in numbers))  # + 0.0: there is no -0.0 then
 
 
 def data_folder() -> Path | None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fuxian import figures
 from fuxian.contract import Batch, Objective, Splits, Stage
-from fuxian.data.sources import digest
+from fuxian.data.sources import digest_of
 from fuxian.errors import WrongInput
 from fuxian.evaluation import batches
 from fuxian.facts import Claim, Paper, Within
@@ -113,7 +113,7 @@ class Listed:
 
 
 def listed(x_N: Tensor, p_N: Tensor, name: str) -> Splits:
-    return Splits(Listed(x_N, p_N), name=name, hashes={name: digest(x_N.numpy().tobytes(), p_N.numpy().tobytes())})
+    return Splits(Listed(x_N, p_N), name=name, hashes={name: digest_of(x_N.numpy(), p_N.numpy())})
 
 
 def football() -> Splits:
@@ -159,7 +159,7 @@ class Surprise(Objective):
 
 def humps(apart: float, points: int = 601) -> Splits:
     """Half N(-apart / 2, 1) and half N(apart / 2, 1), as probabilities of points that lie close together."""
-    x_N = torch.linspace(-apart / 2 - 8, apart / 2 + 8, points).double()
+    x_N = torch.linspace(-apart / 2 - 8, apart / 2 + 8, points, dtype=torch.float64)
     p_N = (-(x_N[:, None] - torch.tensor([-apart / 2, apart / 2]).double()).square() / 2).logsumexp(1).softmax(0)
     return listed(x_N, p_N, "humps")
 

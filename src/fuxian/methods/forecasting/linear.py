@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -82,9 +81,16 @@ KERNEL = 25  # steps of the moving average; DLinear.py
 # Shape letters: B windows, L steps of the past, H steps ahead, C channels.
 
 
-def trend(x_BCL: Tensor) -> Tensor:
-    """The moving average, as long as the series: its first and last value stand for what lies beyond. DLinear.py."""
-    return F.avg_pool1d(F.pad(x_BCL, (KERNEL // 2, KERNEL // 2), mode="replicate"), KERNEL, stride=1)
+def of_trend(weight_HL: Tensor) -> Tensor:
+    """A map of a trend as a map of the series itself: on W it gives W M, where M x is the trend of x.
+
+    The trend is the moving average, as long as the series: its first and last value stand for what lies beyond, and so
+    count for those steps too. DLinear.py, series_decomp.
+    """
+    steps, beyond = weight_HL.shape[1], KERNEL // 2
+    spread = F.avg_pool1d(F.pad(weight_HL, (KERNEL - 1, KERNEL - 1)), KERNEL, stride=1)
+    before, within, after = spread.split((beyond, steps, beyond), 1)
+    return within + F.pad(before.sum(1, keepdim=True), (0, steps - 1)) + F.pad(after.sum(1, keepdim=True), (steps - 1, 0))
 
 
 class DLinear(nn.Module):
@@ -93,16 +99,13 @@ class DLinear(nn.Module):
     The trend is linear too: with M its matrix, S (x - M x) + T M x is (S + (T - S) M) x, one product for all windows.
     """
 
-    average_LL: Tensor
-
     def __init__(self, window: int, horizon: int) -> None:
         super().__init__()
         self.seasonal = nn.Linear(window, horizon)
         self.trend = nn.Linear(window, horizon)
-        self.register_buffer("average_LL", trend(torch.eye(window)[:, None])[:, 0].T.contiguous(), persistent=False)
 
     def forward(self, past_BLC: Tensor) -> Tensor:
-        weight_HL = self.seasonal.weight + (self.trend.weight - self.seasonal.weight) @ self.average_LL
+        weight_HL = self.seasonal.weight + of_trend(self.trend.weight - self.seasonal.weight)
         bias_H = self.seasonal.bias + self.trend.bias
         return F.linear(past_BLC.transpose(1, 2), weight_HL, bias_H).transpose(1, 2)
 

@@ -190,7 +190,7 @@ def recipe(
     = "etth1",                                     # a series, in the order of time
     window: Annotated[int, Within(2)] = 168,       # steps of the past that are seen; NsDiff's Table 2
     horizon: Annotated[int, Within(1)] = 192,      # steps ahead that are told; the same
-    windows: Literal["all", "blocks"] = "blocks",  # of val and test: every one, or those that share no step; NsDiff
+    windows: Literal["all", "blocks"] = "blocks",  # of test: every one, or those that share no step; of val those
     samples: Annotated[int, Within(2)] = 100,      # futures drawn of each window; tmdm.yml, n_z_samples
     width: int = 64,                               # units of a step in the Transformer; 512 in TMDM.py
     depth: int = 2,                                # layers of its encoder; the decoder has one
@@ -204,7 +204,7 @@ def recipe(
     batch: int = 32,                               # windows a step; run.sh
     epochs: int = 10,                              # at most: it stops when five have brought nothing; prob_forecast.py
 ) -> Iterator[Stage]:  # fmt: skip
-    series = series_data(data, window, horizon, windows, dates=True)
+    series = series_data(data, window, horizon, windows, dates=True, validation="blocks")
     transformer = NonstationaryTransformer(
         series.channels, series.marks, window, horizon, width, depth, hidden, heads, dropout, projector
     )
