@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -345,3 +347,21 @@ def test_moments_do_not_go_on_to_other_weights(tmp_path: Path) -> None:
 
     with pytest.raises(ContractError, match=r"carries on from the stage before, whose weight 0\.weight it does not step"):
         toys.play(recipe, tmp_path)
+
+
+def test_a_record_that_is_written_leaves_the_checkout_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("src", "results"):
+        (tmp_path / name).mkdir()
+    code, kept = tmp_path / "src/run.py", tmp_path / "results/one.json"
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for path in (code, kept):
+        path.write_text("{}")
+    for words in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "one"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    module = import_module("fuxian.engine.run")
+    monkeypatch.setattr(module, "__file__", str(code))
+    head = subprocess.run(["git", "-C", str(tmp_path), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    kept.write_text("{'claims': []}")
+    assert module._commit() == (head.stdout.strip(), False)
+    code.write_text("{} ")
+    assert module._commit() == (head.stdout.strip(), True)
