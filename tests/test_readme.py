@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fuxian.cli import main
-from fuxian.proof.table import KINDS, refreshed
+from fuxian.proof.table import makers, refreshed
 
 ROOT = Path(__file__).parents[1]
 READMES = ["README.md", "README.zh-CN.md"]
@@ -31,7 +31,7 @@ def pages() -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, text in pages().items() if name in READMES or any(f"<!-- {k} -->" in text for k in KINDS)]
+    "name", [name for name, text in pages().items() if name in READMES or any(f"<!-- {k} -->" in text for k in makers())]
 )
 def test_the_table_of_proofs_is_what_the_evidence_gives(name: str) -> None:
     text = pages()[name]

@@ -18,6 +18,8 @@ its facts may hold `{"reason": "why there is none"}`:
      "resume": {"kills": 12, "tensors": 34, "equal": true},
      "export": {"runtime": "onnxruntime 1.32", "difference": 2e-7}}
 
+`results/comparisons/<name>.json`, written by `record_comparison`: its command, and a row a method with the values by seed.
+
 Seconds, absolute differences, and for speed the ratio ours / peer: its median over the pairs, and what
 the middle half of them lies between.
 """
@@ -88,6 +90,16 @@ def claim_record(key: str, claim: Claim) -> dict[str, Any] | None:
     found = _read(results_folder() / f"{key}.json").get("claims", [])
     kept = next((one for one in found if _speaks_of(one, claim)), None)
     return kept and {**kept, "values": [nan if value is None else value for value in kept["values"]]}
+
+
+def record_comparison(name: str, facts: Mapping[str, Any]) -> Path:
+    """Puts what methods measured side by side in the place of what was there, and returns its file."""
+    return _change(results_folder() / "comparisons" / f"{name}.json", lambda before: dict(facts))
+
+
+def comparisons() -> dict[str, dict[str, Any]]:
+    """What `record_comparison` wrote, by name."""
+    return {path.stem: _read(path) for path in sorted((results_folder() / "comparisons").glob("*.json"))}
 
 
 def _finite(value: float) -> float | None:

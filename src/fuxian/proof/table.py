@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from fuxian import catalog
 from fuxian.catalog import Entry
-from fuxian.numbers import NONE, scale
+from fuxian.numbers import NONE, better, duration, scale
 from fuxian.proof.card import card, recorded, sentence
-from fuxian.proof.claims import Verdict
-from fuxian.proof.record import claim_record, results_folder
+from fuxian.proof.claims import Verdict, mean_std
+from fuxian.proof.record import claim_record, comparisons, results_folder
 
 SIGNS = {"ok": "●", "short": "◆", "part": "◐", "scale": "○", "none": "–"}
-KINDS = ("proofs", "claims", "evidence", "faults")  # a table's place is between <!-- proofs --> and <!-- /proofs -->
+
+
+def makers() -> dict[str, Callable[[], str]]:
+    """What makes each table, by name. The place of `proofs` is between <!-- proofs --> and <!-- /proofs -->."""
+    ours = {"proofs": markdown, "claims": claims, "evidence": evidence, "faults": faults}
+    return ours | {name: partial(comparison, name) for name in comparisons()}
 
 
 def markdown() -> str:
@@ -77,15 +84,41 @@ def faults() -> str:
     return f"{sum(one['caught'] for one in judged)} / {len(judged)}"
 
 
+def comparison(name: str) -> str:
+    """One row a method, one column a metric: the mean over the seeds, the best of a column in bold."""
+    kept = comparisons()[name]
+    first, *others = kept["columns"]
+    words = [metric.rpartition("/")[2].replace("_", " ") for metric in (first, *others)]
+    lines = [f"| method | {words[0]} | published | {' | '.join([*words[1:], 'a seed'])} |"]
+    lines += ["|---" + "|--:" * (len(words) + 2) + "|"]
+    best = {}
+    for metric in kept["columns"]:
+        means = [mean_std(row["values"][metric])[0] for row in kept["rows"] if metric in row["values"]]
+        best[metric] = (max if better(metric) == "higher" else min)(means)
+    for row in kept["rows"]:
+        cells = []
+        for metric in kept["columns"]:
+            values = row["values"].get(metric)
+            if values is None:
+                cells.append(NONE)
+                continue
+            mean, std = mean_std(values)
+            scaled = scale(metric, values)
+            written = scaled.with_unit(scaled.spread(mean, std))
+            cells.append(f"**{written}**" if mean == best[metric] else written)
+        published = NONE if row["published"] is None else str(row["published"])
+        lines.append(f"| {' | '.join([row['called'], cells[0], published, *cells[1:], duration(row['seconds'])])} |")
+    return "\n".join(lines)
+
+
 def refreshed(text: str) -> str:
     """A document with the tables that the evidence gives today. Raises ValueError where it has no place for any."""
-    makers = {"proofs": markdown, "claims": claims, "evidence": evidence, "faults": faults}
-    there = [kind for kind in KINDS if f"<!-- {kind} -->" in text]
+    there = {kind: make for kind, make in makers().items() if f"<!-- {kind} -->" in text}
     if not there:
         raise ValueError("there is no place for a table: <!-- proofs --> … <!-- /proofs -->")
-    for kind in there:
+    for kind, make in there.items():
         before, rest = text.split(f"<!-- {kind} -->")
-        text = f"{before}<!-- {kind} -->\n{makers[kind]()}\n<!-- /{kind} -->{rest.split(f'<!-- /{kind} -->')[1]}"
+        text = f"{before}<!-- {kind} -->\n{make()}\n<!-- /{kind} -->{rest.split(f'<!-- /{kind} -->')[1]}"
     return text
 
 

@@ -1,0 +1,53 @@
+"""What is kept of a comparison, and the table that the docs have of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import fuxian
+from fuxian.errors import WrongInput
+from fuxian.proof import record as evidence
+from fuxian.proof import table
+from fuxian.study.record import keep
+
+
+@pytest.fixture
+def compared(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two files of a user's own over two seeds, and a folder for records."""
+    monkeypatch.setattr(evidence, "results_folder", lambda: here / "results")
+    (here / "wide.py").write_text((here / "line.py").read_text())
+    fuxian.compare("line.py", "wide.py", seeds=2, name="both")
+    return here / "runs/compare/both"
+
+
+def test_it_is_kept_and_written_as_a_table(compared: Path, here: Path) -> None:
+    info = json.loads((compared / "compare.json").read_text())
+    path = keep(compared, [])
+    assert path == here / "results/comparisons/both.json"
+    kept = json.loads(path.read_text())
+    assert (kept["command"], kept["columns"], kept["seeds"]) == (info["command"], [info["metric"]], [0, 1])
+    for row in kept["rows"]:
+        for seed, value in enumerate(row["values"][info["metric"]]):
+            result = here / f"runs/{row['called'].removesuffix('.py')}"
+            found = next((here / "runs").glob(f"*{result.name}*/compare-both/seed-{seed}/result.json"))
+            assert json.loads(found.read_text())["metrics"][info["metric"]] == value
+    text = table.refreshed("x\n<!-- both -->\nold\n<!-- /both -->\ny\n")
+    lines = text.splitlines()
+    assert lines[:2] == ["x", "<!-- both -->"]
+    assert lines[-2:] == ["<!-- /both -->", "y"]
+    assert [line.split("|")[1].strip() for line in lines[2:-2]] == ["method", "---", "line.py", "wide.py"]
+    assert all("**" in line for line in lines[4:-2])  # they are the same
+
+
+def test_a_metric_that_nobody_measures(compared: Path) -> None:
+    with pytest.raises(WrongInput, match="measures test/flavour"):
+        keep(compared, ["test/flavour"])
+
+
+def test_a_comparison_that_is_not_finished(compared: Path, here: Path) -> None:
+    next((here / "runs").glob("*wide*/compare-both/seed-1/result.json")).unlink()
+    with pytest.raises(WrongInput, match="1 of its runs are not finished"):
+        keep(compared, [])
