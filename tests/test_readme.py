@@ -66,6 +66,7 @@ def test_a_document_without_a_place_for_a_table_is_refused() -> None:
         refreshed("# Proofs\n")
 
 
+@pytest.mark.slow
 def test_the_docs_on_exporting_run(tmp_path: Path, monkeypatch) -> None:
     """Its commands and its Python, in the order in which they stand there."""
     pytest.importorskip("onnxruntime")

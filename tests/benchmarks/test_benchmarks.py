@@ -38,6 +38,7 @@ def test_the_ratio_is_of_pairs() -> None:
         ratio([1, 2], [1])
 
 
+@pytest.mark.slow
 def test_two_processes_do_the_same_work_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     seconds = pairing.Process.seconds
@@ -57,6 +58,7 @@ def test_two_processes_do_the_same_work_by_turns(monkeypatch: pytest.MonkeyPatch
     assert table.row(record)[0] == work.what
 
 
+@pytest.mark.slow
 def test_other_work_is_not_timed() -> None:
     with pytest.raises(NotTheSame, match=r"backpropagation: the two sides differ by .*, not 1e-30 or less"):
         measure(replace(works()["backpropagation"], agree=1e-30), pairs=2, threads=1)

@@ -66,6 +66,7 @@ def test_data_that_is_here_is_verified(fuxian: Fuxian, here: Path, monkeypatch: 
     assert "● data         whole verified; 1 set not here\n" in out
 
 
+@pytest.mark.slow
 def test_a_broken_torchvision_is_named(outside: Fuxian, here: Path) -> None:
     (here / "packages/torchvision").mkdir(parents=True)
     said = "raise RuntimeError('operator torchvision::nms does not exist')\n"

@@ -54,6 +54,7 @@ def weight(stage: str, run: str) -> float:
     return next(float(tensor) for tensor in saved.values() if tensor.shape == (1, 1))
 
 
+@pytest.mark.slow
 def test_onnx_in_the_runs_folder(fuxian: Fuxian, run: str) -> None:
     onnx = pytest.importorskip("onnx")
     code, out, err = fuxian("export", run)

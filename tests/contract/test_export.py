@@ -107,6 +107,7 @@ def test_a_model_that_exports_wrong_is_refused_and_left_unverified(tmp_path: Pat
         export_onnx(Twice(), ones(2), tmp_path / "wrong.onnx")
 
 
+@pytest.mark.slow
 def test_one_that_is_right_for_the_batch_that_was_traced_alone_is_refused(tmp_path: Path) -> None:
     class Fixed(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -134,6 +135,7 @@ def test_what_is_not_a_number_is_seen(tmp_path: Path) -> None:
     assert export_onnx(Masked(), ones(2), tmp_path / "masked.onnx").difference == 0
 
 
+@pytest.mark.slow
 def test_names_and_free_dimensions_come_from_the_parameters(tmp_path: Path) -> None:
     class Graph(nn.Module):
         def forward(self, x_NF: torch.Tensor, adjacency_NN: torch.Tensor) -> torch.Tensor:

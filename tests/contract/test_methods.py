@@ -185,6 +185,7 @@ def test_header_and_facts(entry: catalog.Entry) -> None:
         assert claim.where
 
 
+@pytest.mark.slow
 @each
 def test_every_claim_names_a_number_that_is_measured(entry: catalog.Entry, short: Runs) -> None:
     made = short(entry)
@@ -198,6 +199,7 @@ def test_exact_numbers_of_weights(entry: catalog.Entry, short: Runs) -> None:
     assert {stage["name"]: stage["parameters"] for stage in stages(short(entry))} == PARAMETERS[entry.key]
 
 
+@pytest.mark.slow
 @each
 def test_every_trainable_weight_gets_a_gradient(entry: catalog.Entry, short: Runs) -> None:
     made = short(entry)
@@ -206,6 +208,7 @@ def test_every_trainable_weight_gets_a_gradient(entry: catalog.Entry, short: Run
     assert stepped == any(stage["players"] for stage in stages(made))
 
 
+@pytest.mark.slow
 @each
 def test_the_same_seed_is_the_same_run_and_another_is_not(entry: catalog.Entry, short: Runs) -> None:
     first, again, other = (outcome(short(entry, seed=seed, copy=copy)) for seed, copy in ((0, 0), (0, 1), (1, 0)))

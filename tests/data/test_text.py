@@ -121,6 +121,7 @@ def test_bpe_is_learned_once_and_again_after_any_change():
     assert len(list((cache_folder() / "bpe").iterdir())) == 4
 
 
+@pytest.mark.slow
 def test_bpe_is_the_same_in_another_process(tmp_path, monkeypatch):
     code = """
 import hashlib

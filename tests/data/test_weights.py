@@ -257,6 +257,7 @@ def test_the_hub_s_cache_is_enough_when_offline(shards: int, tmp_path: Path) -> 
     assert (said.returncode, said.stdout) == (0, sums(tensors)), said.stdout + said.stderr
 
 
+@pytest.mark.slow
 def test_what_is_not_in_the_cache_is_missing_when_offline(tmp_path: Path) -> None:
     cached(tmp_path)
     for code in (SUMS.format(source="someone/other"), SUMS.format(source=f"{REPO}@{'f' * 40}")):
@@ -318,6 +319,7 @@ def hub(tmp_path: Path) -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_all_files_from_a_mirror_are_of_one_commit(hub: str, tmp_path: Path) -> None:
     model(Hub.folder / LATER)
     tensors = model(Hub.folder / COMMIT, shards=2)
@@ -333,6 +335,7 @@ def test_all_files_from_a_mirror_are_of_one_commit(hub: str, tmp_path: Path) -> 
     assert eval(one.stdout) == {name: float(tensors[f"body.{name}"].sum()) for name in "bd"}
 
 
+@pytest.mark.slow
 def test_what_a_mirror_has_not_is_missing(hub: str, tmp_path: Path) -> None:
     model(Hub.folder / COMMIT, shards=2)
     (Hub.folder / COMMIT / "model.safetensors.index.json").unlink()

@@ -209,6 +209,7 @@ def assert_one_truth(folder: Path, processes: int) -> None:
         assert (folder / f"digest-{rank}.json").read_text() == first
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "processes"), [*((recipe, 2) for recipe in SAME), (plain, 3), (weighted, 3)])
 def test_several_processes_give_the_curve_of_one(recipe: Any, processes: int, tmp_path: Path) -> None:
     job = kills.Job(file_of(recipe, tmp_path))
@@ -260,6 +261,7 @@ def test_killed_and_resumed_equals_uninterrupted(toy: Any, rank: int, tmp_path: 
         assert_one_truth(folder, 2)
 
 
+@pytest.mark.slow
 def test_resumed_with_another_number_of_processes(tmp_path: Path) -> None:
     job = kills.Job(file_of(plain, tmp_path))
     assert kills.play(job, tmp_path / "one") == 0

@@ -128,6 +128,7 @@ def test_a_fault_that_its_tests_see_is_caught(of_small: Runner, small: Path) -> 
     assert (small / "src/fuxian/numbers.py").read_text() == CODE  # it was planted in a copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "why"),
     [

@@ -93,6 +93,7 @@ def test_outputs_gradients_and_a_step_of_each_player(prove) -> None:
     prove("cgan", "parity", reference="the equations by sums and maxima", **in_both(compared))
 
 
+@pytest.mark.slow
 def test_two_steps_of_each_player_by_hand(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("FUXIAN_RUNS", str(tmp_path))
     run = fuxian.run("cgan", data="digits", batch=1257, epochs=2, seed=5, lr=1e-4, lr_generator=2e-4)

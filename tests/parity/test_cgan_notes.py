@@ -93,6 +93,7 @@ def test_outputs_gradients_and_a_step_of_each_player(prove) -> None:
     prove("cgan_notes", "parity", reference="torch's layers and BCELoss", **in_both(compared))
 
 
+@pytest.mark.slow
 def test_two_steps_of_each_player_by_hand(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("FUXIAN_RUNS", str(tmp_path))
     monkeypatch.setattr(cgan_notes, "SAMPLES", 20)  # to judge by: they are not what is looked at here

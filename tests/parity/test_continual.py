@@ -190,6 +190,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, f
     }
 
 
+@pytest.mark.slow
 def test_a_net_forgets_and_consolidation_helps(runs: dict[str, list[dict[str, float]]]) -> None:
     def mean(name: str, metric: str) -> float:
         return sum(metrics[metric] for metrics in runs[name]) / len(runs[name])

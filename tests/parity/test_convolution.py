@@ -119,6 +119,7 @@ def test_sums_of_overlaps_are_numpys_convolution() -> None:
         np.testing.assert_allclose(sums, np.convolve(f, h), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_a_step_is_a_shift_and_all_of_them_are_the_convolution(tmp_path) -> None:
     """After eight shifts the sums of the first two places that the step reaches are there, and those after are not."""
     short = fuxian.run("convolution", quick=True, limit=8, parent=tmp_path, name="short")

@@ -162,6 +162,7 @@ def test_a_validation_is_of_every_noising_step() -> None:
     torch.testing.assert_close(found, sum(each) / STEPS)
 
 
+@pytest.mark.slow
 def test_the_recipe_comes_near_the_optimum_and_not_below_it(tmp_path) -> None:
     run = fuxian.run("csdi", quick=True, parent=tmp_path)
     assert run.metrics["to_optimum"] == run.metrics["test/crps"] / run.metrics["test/optimum_crps"]

@@ -151,6 +151,7 @@ def same_steps(scheduler: object, drawn: Iterator[Tensor], x: Tensor, model: Cal
     return worst
 
 
+@pytest.mark.slow
 def test_every_step_of_algorithm_2() -> None:
     model, x = net(8, 8, 1), torch.randn(2, 1, 8, 8)
     process = Diffusion((1, 8, 8))

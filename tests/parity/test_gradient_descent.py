@@ -94,6 +94,7 @@ def test_the_limit_of_the_rate_is_two_over_the_largest_eigenvalue(share: float, 
     assert bool(excess[-1] < 1e-4 * excess[0]) is not diverges
 
 
+@pytest.mark.slow
 def test_a_rate_that_is_too_large_is_seen_and_no_other(made: Run) -> None:
     found = {name: made.metrics[f"{name}_rises"] for name in RATES}
     assert found == {"tenth": 0, "midway": 0, "below": 0, "above": 60}
@@ -122,6 +123,7 @@ def test_the_saddle_is_one_and_its_samples_average_to_it() -> None:
     torch.testing.assert_close(curvature, torch.diag(torch.tensor([2.0, -2.0]).double()))
 
 
+@pytest.mark.slow
 def test_epochs_batches_and_iterations_are_counted(made: Run) -> None:
     """4 epochs of 150 examples: a step each of all, five of 32 (the last of 22), 150 of one."""
     stages = {stage["name"]: stage["step"] for stage in made.info["stages"]}

@@ -164,6 +164,7 @@ def test_rows_of_one_class() -> None:
         machine(TableSplits(Table(x[:9], label[:9]), name="t", columns="ab", names="abc", hashes={}), 1.0)
 
 
+@pytest.mark.slow
 def test_what_a_run_says(tmp_path) -> None:
     run = fuxian.run("kernels", parent=tmp_path)
     assert run.metrics["test/accuracy"] == pytest.approx(871 / 899)  # 0.97 in scikit-learn's example

@@ -304,6 +304,7 @@ def test_the_recipe_is_the_protocol_of_nsdiff_py() -> None:
     assert (len(last.data.val), len(last.data.test)) == (1, 1)  # blocks, of 240 and 480 rows
 
 
+@pytest.mark.slow
 def test_the_recipe_learns_and_shows_all_of_it(tmp_path) -> None:
     run = fuxian.run("nsdiff", quick=True, parent=tmp_path)
     assert run.metrics["to_optimum"] == run.metrics["test/crps"] / run.metrics["test/optimum_crps"]

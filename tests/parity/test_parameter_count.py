@@ -64,6 +64,7 @@ def test_the_numbers_of_the_walk_through_gpt_3() -> None:
     assert by_kind(parts) == {"MLP": 2 * UP, "attention": 4 * QUERY, "tokens": 617_558_016, "positions": 2048 * 12288}
 
 
+@pytest.mark.slow
 def test_a_run_finds_them_and_counts_what_is_asked(tmp_path) -> None:
     made = fuxian.run("parameter_count", parent=tmp_path)
     assert (made.metrics["matrices"], made.metrics["trained"]) == (175_181_291_520, 174_604_259_328)

@@ -84,6 +84,7 @@ def compared_with_transformers(depth: int) -> Differences:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [18, 50])
 def test_outputs_gradients_and_step_of_the_large_nets(depth: int, prove) -> None:
     found = in_both(lambda: compared_with_transformers(depth))

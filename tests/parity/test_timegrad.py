@@ -208,6 +208,7 @@ def test_what_is_drawn_is_fed_back_and_no_future_is_looked_at() -> None:
     assert drawn.std(0).min() > 1e-3  # windows, and so their states, differ
 
 
+@pytest.mark.slow
 def test_the_recipe_comes_near_the_optimum_and_not_below_it(tmp_path) -> None:
     run = fuxian.run("timegrad", quick=True, parent=tmp_path)
     assert run.metrics["to_optimum"] == run.metrics["test/crps"] / run.metrics["test/optimum_crps"]

@@ -128,6 +128,7 @@ def test_what_is_measured_in_batches_is_the_bound() -> None:
     assert found == {"elbo": pytest.approx(LINE.elbo(model.q(), *flowers()).item(), rel=1e-12)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "knobs", [{}, dict(flowers=1, steps=60), dict(flowers=150, noise=0.5)], ids=["default", "1", "150"]
 )

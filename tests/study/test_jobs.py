@@ -39,6 +39,7 @@ class Counting(Monitor):
         self.ran.append((task.member, task.seed))
 
 
+@pytest.mark.slow
 def test_two_at_a_time_give_the_same_bytes(here: Path) -> None:
     one = fuxian.compare("line.py", "other.py", seeds=3, name="one", **{"other.lr": 0.2})
     two = fuxian.compare("line.py", "other.py", seeds=3, name="two", jobs=2, **{"other.lr": 0.2})
@@ -70,6 +71,7 @@ def test_where_all_fail_the_first_error_is_raised(here: Path) -> None:
     assert failed.value.code == NotFinite.code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_an_error_in_a_users_file_is_told_by_its_line(here: Path, jobs: int) -> None:
     text = (here / "other.py").read_text().replace("model(batch.x) - batch.y).square()", "model(batch.y.T) - 1).square()")
