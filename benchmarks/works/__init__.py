@@ -3,6 +3,7 @@
 WITHOUT = {  # methods that are beside nothing, and why
     "computation_graph": "it trains nothing: what it compares is memory, with torch's own",
     "convolution": "written out to be read; torch's own, which it equals, is the fast one",
+    "kernel_ridge": "not timed beside another yet: its peer would be scikit-learn's, of the same LAPACK",
     "kernels": "not timed beside another yet: its peer is LIBSVM, inside scikit-learn",
     "naive": "it copies rows: there is nothing to be faster at",
     "parameter_count": "it trains nothing: it counts",

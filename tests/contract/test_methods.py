@@ -44,6 +44,7 @@ PARAMETERS = {
     "basics.gradient_descent": {"batch": 2, "mini-batch": 2, "single": 2, "rates": 8, "ridge": 2, "noise": 2},
     "basics.gradient_flow": {"start-10": 83_398, "depth-10": 83_398},
     "basics.information": {"bits": 0, "fits": 4},
+    "basics.kernel_ridge": {"train": 0},
     "basics.kernels": {"plane": 0, "pairs": 0},
     "basics.kmeans": {"train": 0},
     "basics.linear_regression": {"descent": 2, "diabetes": 2},

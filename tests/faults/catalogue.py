@@ -37,6 +37,7 @@ MIXTURE = "parity/test_gaussian_mixture.py::"
 ADVERSARIAL = "parity/test_adversarial.py::"
 VARIATIONAL = "parity/test_variational_inference.py::"
 KERNELS = "parity/test_kernels.py::"
+KERNEL_RIDGE = "parity/test_kernel_ridge.py::"
 NEAREST = "parity/test_nearest_neighbours.py::"
 REINFORCE = "parity/test_reinforcement.py::"
 RULED = "parity/test_rules_against_learning.py::"
@@ -201,6 +202,19 @@ BASICS = [
     Fault("norms squared in float32", "methods/basics/gradient_flow.py",
           "gradient.double().norm(dim=1)", "gradient.norm(dim=1)",
           (FLOW + "test_a_gradient_of_1e_26_is_measured",)),
+    Fault("a kernel without its ridge", "methods/basics/kernel_ridge.py",
+          "kernel_NN + ridge * torch", "kernel_NN + 1e-9 * torch",
+          (KERNEL_RIDGE + "test_what_is_told_is_scikit_learns",)),
+    Fault("the mean that was taken off is not added again", "methods/basics/kernel_ridge.py",
+          ".sum(1) + self.mean", ".sum(1)",
+          (KERNEL_RIDGE + "test_what_is_told_is_scikit_learns",)),
+    Fault("the error of a row that is left out is that of one that is not", "methods/basics/kernel_ridge.py",
+          "alpha_N / inverse_NN.diagonal()", "alpha_N * ridge",
+          (KERNEL_RIDGE + "test_rows_left_out_are_those_of_a_linear_ridge",
+           KERNEL_RIDGE + "test_rows_left_out_by_hand_and_on_features")),
+    Fault("what was tried last is kept, not the best", "methods/basics/kernel_ridge.py",
+          "if not (self.error_GR <= error).any():", "if True:",
+          (KERNEL_RIDGE + "test_the_least_error_of_rows_left_out_chooses",)),
     Fault("the Gaussian kernel is of the distance, not its square", "methods/basics/kernels.py",
           "(-gamma * squared_distances(x_BF, z_NF)).exp()", "(-gamma * squared_distances(x_BF, z_NF).sqrt()).exp()",
           (KERNELS + "test_gaussian_kernel",)),
