@@ -23,9 +23,10 @@ PAPER = None
 SOURCE = "hardmaru/pytorch_notebooks, pytorch_tiny_custom_mnist_adam.ipynb"
 CLAIMS = [
     # rates of 0.78 and 7.53 % counted on 10,000 images, theirs of one run each: two standard errors
-    Claim("test/accuracy", 0.9922, where="the notebook, MNIST", tolerance=0.002, seeds=3),
+    Claim("test/accuracy", 0.9922, where="the notebook, MNIST", tolerance=0.002, seeds=3,
+          needs="half an hour of two cores a seed"),
     Claim("test/accuracy", 0.9247, where="the notebook, Fashion-MNIST", tolerance=0.005, seeds=3,
-          knobs=dict(data="fashion-mnist")),
+          knobs=dict(data="fashion-mnist"), needs="half an hour of two cores a seed"),
 ]  # fmt: skip
 QUICK = dict(data="digits", epochs=2, batch=50)
 
