@@ -88,7 +88,8 @@ def of_trend(weight_HL: Tensor) -> Tensor:
     count for those steps too. DLinear.py, series_decomp.
     """
     steps, beyond = weight_HL.shape[1], KERNEL // 2
-    spread = F.avg_pool1d(F.pad(weight_HL, (KERNEL - 1, KERNEL - 1)), KERNEL, stride=1)
+    sums = F.pad(weight_HL, (KERNEL, KERNEL - 1)).cumsum(1)
+    spread = (sums[:, KERNEL:] - sums[:, :-KERNEL]) / KERNEL
     before, within, after = spread.split((beyond, steps, beyond), 1)
     return within + F.pad(before.sum(1, keepdim=True), (0, steps - 1)) + F.pad(after.sum(1, keepdim=True), (steps - 1, 0))
 
