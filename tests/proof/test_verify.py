@@ -134,6 +134,15 @@ def test_a_stage_without_data_is_recorded_too(results, monkeypatch) -> None:
     assert list(written["data"]) == ["patches"]
 
 
+def test_a_claim_s_knob_may_be_a_list(results, tmp_path, monkeypatch, capsys) -> None:
+    claim = Claim("test/accuracy", None, where="nowhere", seeds=1, knobs=dict(data="digits", hidden=(16, 8), epochs=1))
+    entry = replace(catalog.find("mlp"), claims=[claim])
+    monkeypatch.setattr(catalog, "find", lambda name: entry)
+    assert main(["verify", "mlp"]) == 0
+    (folder,) = (tmp_path / "runs/basics.mlp").iterdir()
+    assert folder.name.startswith("verify-data-digits-hidden-16-8-epochs-1-1-seeds-")
+
+
 def test_what_cannot_be_verified_is_one_line(tmp_path, capsys) -> None:
     mine = tmp_path / "mine.py"
     mine.write_text("PAPER = None\ndef recipe(lr: float = 0.1):\n    yield 1\n")
