@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,8 @@ def test_it_is_kept_and_written_as_a_table(compared: Path, here: Path) -> None:
     path = keep(compared, [])
     assert path == here / "results/comparisons/both.json"
     kept = json.loads(path.read_text())
-    assert (kept["command"], kept["columns"], kept["seeds"]) == (info["command"], [info["metric"]], [0, 1])
+    assert (kept["columns"], kept["seeds"]) == ([info["metric"]], [0, 1])
+    assert [row["command"] for row in kept["rows"]] == [info["command"]] * 2
     for row in kept["rows"]:
         for seed, value in enumerate(row["values"][info["metric"]]):
             result = here / f"runs/{row['called'].removesuffix('.py')}"
@@ -40,6 +42,22 @@ def test_it_is_kept_and_written_as_a_table(compared: Path, here: Path) -> None:
     assert lines[-2:] == ["<!-- /both -->", "y"]
     assert [line.split("|")[1].strip() for line in lines[2:-2]] == ["method", "---", "line.py", "wide.py"]
     assert all("**" in line for line in lines[4:-2])  # they are the same
+
+
+def test_methods_are_added_to_those_that_are_there(compared: Path, here: Path) -> None:
+    path = keep(compared, [])
+    before = json.loads(path.read_text())
+    shutil.rmtree(here / "runs")
+    (here / "third.py").write_text((here / "line.py").read_text())
+    fuxian.compare("line.py", "third.py", seeds=2, name="both")
+    keep(compared, [])
+    rows = json.loads(path.read_text())["rows"]
+    assert [row["called"] for row in rows] == ["wide.py", "line.py", "third.py"]
+    assert rows[0] == before["rows"][1]
+    shutil.rmtree(here / "runs")
+    fuxian.compare("line.py", "third.py", seeds=3, name="both")
+    with pytest.raises(WrongInput, match=r"has the seeds \[0, 1, 2\]; the record of that name has \[0, 1\]"):
+        keep(compared, [])
 
 
 def test_a_metric_that_nobody_measures(compared: Path) -> None:

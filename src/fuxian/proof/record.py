@@ -18,7 +18,7 @@ its facts may hold `{"reason": "why there is none"}`:
      "resume": {"kills": 12, "tensors": 34, "equal": true},
      "export": {"runtime": "onnxruntime 1.32", "difference": 2e-7}}
 
-`results/comparisons/<name>.json`, written by `record_comparison`: its command, and a row a method with the values by seed.
+`results/comparisons/<name>.json`, written by `record_comparison`: a row a method, with its command and the values by seed.
 
 Seconds, absolute differences, and for speed the ratio ours / peer: its median over the pairs, and what
 the middle half of them lies between.

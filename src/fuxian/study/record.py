@@ -1,6 +1,7 @@
 """What is kept of a comparison, for the tables of the docs: `python -m fuxian.study.record FOLDER METRIC…`.
 
-It writes `results/comparisons/<name>.json`, which `fuxian.proof.table` puts where a document has `<!-- <name> -->`.
+It writes `results/comparisons/<name>.json`, which `fuxian.proof.table` puts where a document has `<!-- <name> -->`. Rows
+of other methods that are there stay: a method may be added later, in a comparison of the same name.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fuxian.errors import WrongInput
-from fuxian.proof.record import record_comparison
+from fuxian.proof.record import comparisons, record_comparison
 from fuxian.study.outcome import Comparison
 from fuxian.study.plan import read
 
@@ -19,7 +20,7 @@ def keep(folder: Path, metrics: Sequence[str]) -> Path:
     """Writes the record of a finished comparison and returns its file.
 
     `metrics` are the columns beside that of the comparison; what a method does not measure is left open.
-    Raises WrongInput where a run is not finished, or a metric is measured by none.
+    Raises WrongInput where a run is not finished, a metric is measured by none, or the record is of other data or seeds.
     """
     told = Comparison(read(folder))
     if told.failed:
@@ -33,6 +34,7 @@ def keep(folder: Path, metrics: Sequence[str]) -> Path:
         facts = ("commit", "dirty", "versions", "machine", "threads", "device", "precision", "created")
         rows.append({
             "called": row.member.called,
+            "command": told.study.command,
             "knobs": {name: knob["value"] for name, knob in row.info["knobs"].items()},
             "values": {metric: list(row.values(metric).values()) for metric in columns if row.values(metric)},
             "published": row.paper(told.metric),
@@ -40,10 +42,14 @@ def keep(folder: Path, metrics: Sequence[str]) -> Path:
             "parameters": row.parameters,
             **{name: row.info[name] for name in facts},
         })  # fmt: skip
-    return record_comparison(folder.name, {
-        "command": told.study.command, "data": told.data, "count": told.count, "better": told.better,
-        "seeds": list(told.study.seeds), "columns": columns, "rows": rows,
-    })  # fmt: skip
+    about = {"data": told.data, "count": told.count, "seeds": list(told.study.seeds), "columns": columns}
+    before = comparisons().get(folder.name, about)
+    for name, value in about.items():
+        if before[name] != value:
+            raise WrongInput(f"{folder} has the {name} {value}; the record of that name has {before[name]}")
+    new = {row["called"] for row in rows}
+    others = [row for row in before.get("rows", []) if row["called"] not in new]
+    return record_comparison(folder.name, {**about, "rows": [*others, *rows]})
 
 
 if __name__ == "__main__":
