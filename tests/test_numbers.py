@@ -71,6 +71,8 @@ from fuxian.numbers import scale
         ("better", ("generator/loss",), "lower"),
         ("better", ("forgetting",), "lower"),
         ("better", ("test/bits_per_byte",), "lower"),
+        ("better", ("test/energy_score",), "lower"),
+        ("better", ("test/score",), "higher"),
     ],
 )
 def test_written(function: str, arguments: tuple[Any, ...], text: Any) -> None:

@@ -43,8 +43,8 @@ def better(metric: str, claims: Iterable[Claim] = ()) -> Literal["higher", "lowe
 
 
 def _word(metric: str) -> str:
-    """The word that says what is measured: `error` of `val/top5_error`, `bits` of `test/bits_per_byte`."""
-    return re.split(r"[/_ -]", re.sub(r"[_ -]per[_ -].*", "", metric))[-1].lower()
+    """What is measured: `error` of `val/top5_error`, `bits` of `test/bits_per_byte`, `energy` of `test/energy_score`."""
+    return re.split(r"[/_ -]", re.sub(r"[_ -]per[_ -].*|_score$", "", metric))[-1].lower()
 
 
 def fixed(value: float, digits: int) -> str:
