@@ -140,7 +140,7 @@ def test_a_claim_s_knob_may_be_a_list(results, tmp_path, monkeypatch, capsys) ->
     monkeypatch.setattr(catalog, "find", lambda name: entry)
     assert main(["verify", "mlp"]) == 0
     (folder,) = (tmp_path / "runs/basics.mlp").iterdir()
-    assert folder.name.startswith("verify-data-digits-hidden-16-8-epochs-1-1-seeds-")
+    assert folder.name.startswith("verify-data-digits-hidden--16-8--epochs-1-1-seeds-")
 
 
 def test_what_cannot_be_verified_is_one_line(tmp_path, capsys) -> None:

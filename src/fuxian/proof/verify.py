@@ -13,7 +13,6 @@ from fuxian.engine.run import Run, resume, run_seeds
 from fuxian.engine.watch import Watch
 from fuxian.errors import WrongInput
 from fuxian.facts import Claim
-from fuxian.knobs import shown_as
 from fuxian.numbers import plural
 from fuxian.proof.claims import Verdict, matching, verdict
 from fuxian.proof.fresh import first_losses
@@ -50,7 +49,7 @@ def verify(entry: Entry, claims: Sequence[Claim] | None = None, *, watch: Watch 
 
 
 def _runs(entry: Entry, claim: Claim, watch: Watch | None) -> list[Run]:
-    setting = "-".join(f"{name}-{shown_as(value)}" for name, value in claim.knobs.items()) or "default"
+    setting = "-".join(f"{name}-{value}" for name, value in claim.knobs.items()) or "default"
     setting = re.sub(r"[^A-Za-z0-9._+-]+", "-", setting)  # a list has commas, a path has slashes
     name = f"verify-{setting}-{claim.seeds}-seeds-{method_hash(entry.path)[:8]}"
     folder = runs_folder() / entry.key / name
