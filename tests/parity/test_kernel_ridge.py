@@ -88,6 +88,13 @@ def test_what_a_run_says(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None
     assert {path.stem for path in (run.folder / "pictures").iterdir()} >= {"train-predicted", "train-chosen"}
 
 
+def test_rows_that_are_all_alike_need_a_ridge() -> None:
+    alike = torch.ones(6, 6, dtype=torch.float64)
+    with pytest.raises(WrongInput, match="a ridge of 1e-30 the rows are too much alike"):
+        solve(alike, torch.arange(6.0).double(), 1e-30)
+    torch.testing.assert_close(solve(alike, torch.ones(6).double(), 1.0)[0], torch.full((6,), 1 / 7).double())
+
+
 def test_nothing_to_choose_from() -> None:
     with pytest.raises(WrongInput, match="no width or no ridge"):
         next(recipe(gammas=()))

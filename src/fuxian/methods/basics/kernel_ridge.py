@@ -43,9 +43,15 @@ PATIENTS = ("age", "sex", "bmi", "bp", "s1", "s2", "s3", "s4", "s5", "s6")
 def solve(kernel_NN: Tensor, y_N: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
     """α = (K + λ I)⁻¹ y of the least |y - K α|² + λ αᵀ K α, and y less what is told of each row when it is left out; (N,).
 
-    Of a row that is left out the error is α over its place on the diagonal of (K + λ I)⁻¹. _RidgeGCV.
+    The first is _solve_cholesky_kernel. Of a row that is left out the error is α over its place on the diagonal of
+    (K + λ I)⁻¹: _RidgeGCV. Raises WrongInput where the matrix has no inverse.
     """
-    inverse_NN = torch.cholesky_inverse(torch.linalg.cholesky(kernel_NN + ridge * torch.eye(len(y_N)).to(y_N)))
+    factor_NN, wrong = torch.linalg.cholesky_ex(kernel_NN + ridge * torch.eye(len(y_N)).to(y_N))
+    if wrong:
+        raise WrongInput(
+            f"with a ridge of {ridge:g} the rows are too much alike to be solved for", do="larger --ridges or --gammas"
+        )
+    inverse_NN = torch.cholesky_inverse(factor_NN)
     alpha_N = (inverse_NN * y_N).sum(1)
     return alpha_N, alpha_N / inverse_NN.diagonal()
 
