@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,6 +66,22 @@ def test_methods_are_added_to_those_that_are_there(compared: Path, here: Path) -
 def test_a_metric_that_nobody_measures(compared: Path) -> None:
     with pytest.raises(WrongInput, match="measures test/flavour"):
         keep(compared, ["test/flavour"])
+
+
+def test_a_number_that_is_none(compared: Path, here: Path) -> None:
+    metric = json.loads((compared / "compare.json").read_text())["metric"]
+    path = next((here / "runs").glob("*wide*/compare-both/seed-1/result.json"))
+    result = json.loads(path.read_text())
+    path.write_text(json.dumps({**result, "metrics": {**result["metrics"], metric: math.nan}}))
+    with pytest.raises(WrongInput, match=rf"{metric} of wide.py is not finite"):
+        keep(compared, [])
+
+
+def test_what_is_no_comparison_is_one_line(here: Path) -> None:
+    said = subprocess.run([sys.executable, "-m", "fuxian.study.record", "nowhere"], capture_output=True, text=True)
+    assert said.returncode == WrongInput.code
+    assert "nowhere" in said.stderr
+    assert "Traceback" not in said.stderr
 
 
 def test_a_comparison_that_is_not_finished(compared: Path, here: Path) -> None:

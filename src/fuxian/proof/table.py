@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 from functools import partial
+from math import nan
 from pathlib import Path
 
 from fuxian import catalog
@@ -85,30 +86,35 @@ def faults() -> str:
 
 
 def comparison(name: str) -> str:
-    """One row a method, one column a metric: the mean over the seeds, the best of a column in bold."""
+    """One row a method, one column a metric, beside the first what was published of it."""
     kept = comparisons()[name]
-    first, *others = kept["columns"]
-    words = [metric.rpartition("/")[2].replace("_", " ") for metric in (first, *others)]
-    lines = [f"| method | {words[0]} | published | {' | '.join([*words[1:], 'a seed'])} |"]
-    lines += ["|---" + "|--:" * (len(words) + 2) + "|"]
-    best = {}
-    for metric in kept["columns"]:
-        means = [mean_std(row["values"][metric])[0] for row in kept["rows"] if metric in row["values"]]
-        best[metric] = (max if better(metric) == "higher" else min)(means)
-    for row in kept["rows"]:
-        cells = []
-        for metric in kept["columns"]:
-            values = row["values"].get(metric)
-            if values is None:
-                cells.append(NONE)
-                continue
-            mean, std = mean_std(values)
-            scaled = scale(metric, values)
-            written = scaled.with_unit(scaled.spread(mean, std))
-            cells.append(f"**{written}**" if mean == best[metric] else written)
-        published = NONE if row["published"] is None else str(row["published"])
-        lines.append(f"| {' | '.join([row['called'], cells[0], published, *cells[1:], duration(row['seconds'])])} |")
-    return "\n".join(lines)
+    rows = kept["rows"]
+    columns = {
+        metric.rpartition("/")[2].replace("_", " "): _measured(metric, [row["values"].get(metric) for row in rows])
+        for metric in kept["columns"]
+    }
+    first, *others = columns
+    titles = ["method", first, "published", *others, "a seed"]
+    published = [NONE if row["published"] is None else str(row["published"]) for row in rows]
+    times = [duration(row["seconds"]) for row in rows]
+    cells = zip(
+        [row["called"] for row in rows], columns[first], published, *(columns[o] for o in others), times, strict=True
+    )
+    lines = [f"| {' | '.join(titles)} |", "|---" + "|--:" * (len(titles) - 1) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in cells)])
+
+
+def _measured(metric: str, rows: list[list[float] | None]) -> list[str]:
+    """Each row's mean ± deviation, a dash where it has none; in bold what reads as the best does."""
+    means = [mean_std(values)[0] for values in rows if values]
+    best = (max if better(metric) == "higher" else min)(means)
+    written = []
+    for values in rows:
+        mean, std = mean_std(values) if values else (nan, nan)
+        scaled = scale(metric, values or ())
+        text = scaled.with_unit(scaled.spread(mean, std)) if values else NONE
+        written.append(f"**{text}**" if values and scaled.value(mean) == scaled.value(best) else text)
+    return written
 
 
 def refreshed(text: str) -> str:

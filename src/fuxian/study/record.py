@@ -1,4 +1,4 @@
-"""What is kept of a comparison, for the tables of the docs: `python -m fuxian.study.record FOLDER METRIC…`.
+"""What is kept of a comparison, for the tables of the docs: `python -m fuxian.study.record FOLDER [METRIC …]`.
 
 It writes `results/comparisons/<name>.json`, which `fuxian.proof.table` puts where a document has `<!-- <name> -->`. Rows
 of other methods that are there stay: a method may be added later, in a comparison of the same name.
@@ -6,11 +6,12 @@ of other methods that are there stay: a method may be added later, in a comparis
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Sequence
+from math import isfinite
 from pathlib import Path
 
-from fuxian.errors import WrongInput
+from fuxian.errors import FuxianError, WrongInput
 from fuxian.proof.record import comparisons, record_comparison
 from fuxian.study.outcome import Comparison
 from fuxian.study.plan import read
@@ -20,7 +21,8 @@ def keep(folder: Path, metrics: Sequence[str]) -> Path:
     """Writes the record of a finished comparison and returns its file.
 
     `metrics` are the columns beside that of the comparison; what a method does not measure is left open.
-    Raises WrongInput where a run is not finished, a metric is measured by none, or the record is of other data or seeds.
+    Raises WrongInput where a run is not finished, a metric is measured by none or not finite, or the record is of other
+    data or seeds.
     """
     told = Comparison(read(folder))
     if told.failed:
@@ -29,6 +31,9 @@ def keep(folder: Path, metrics: Sequence[str]) -> Path:
     for metric in columns:
         if not any(row.values(metric) for row in told.rows):
             raise WrongInput(f"no method of {folder} measures {metric}")
+        for row in told.rows:
+            if not all(map(isfinite, row.values(metric).values())):
+                raise WrongInput(f"{metric} of {row.member.called} is not finite in every run of {folder}")
     rows = []
     for row in told.rows:
         facts = ("commit", "dirty", "versions", "machine", "threads", "device", "precision", "created")
@@ -53,4 +58,11 @@ def keep(folder: Path, metrics: Sequence[str]) -> Path:
 
 
 if __name__ == "__main__":
-    print(keep(Path(sys.argv[1]), sys.argv[2:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of a comparison that has ended")
+    parser.add_argument("metric", nargs="*", help="columns beside its own metric")
+    given = parser.parse_args()
+    try:
+        print(keep(given.folder, given.metric))
+    except FuxianError as error:
+        parser.exit(error.code, f"{error}\n")
