@@ -134,7 +134,7 @@ class Splits:
 
 
 class Metric:
-    """A number that is no mean over examples: perplexity, a sum, FID, a Parzen estimate."""
+    """A number that is no mean over examples: perplexity, a sum, FID, a Parzen estimate. Each kind writes both methods."""
 
     count: int = 0  # examples (or tokens) that it stands on
 
@@ -147,7 +147,11 @@ class Metric:
 
 
 class Objective(nn.Module):
-    """How a model learns and is judged. Its parameters and buffers are its state: saved and moved with the stage."""
+    """How a model learns and is judged. Its parameters and buffers are its state: saved and moved with the stage.
+
+    A method writes those that it needs, of `losses` and `update` one. The engine and the commands ask `defines` before they
+    call one, as they do for `Splits.read`: that of this class is never called.
+    """
 
     def __new__(cls, *_: Any, **__: Any) -> Self:
         self = super().__new__(cls)

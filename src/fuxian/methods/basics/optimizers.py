@@ -47,7 +47,7 @@ class FromItsPaper(torch.optim.Optimizer):
         super().__init__(groups, dict(lr=lr, weight_decay=weight_decay, **numbers))
 
     def rule(self, w: Tensor, g: Tensor, s: dict[str, Tensor], lr: float) -> None:
-        """Moves `w` in place. `g` has its decay; `s` has what `kept` names, and `step`, from 1."""
+        """Moves `w` in place; each rule below is one. `g` has its decay; `s` has what `kept` names, and `step`, from 1."""
         raise NotImplementedError
 
     @torch.no_grad()
