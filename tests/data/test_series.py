@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from fuxian.data import own
+from fuxian.data import own, sheets
 from fuxian.data import series as module
 from fuxian.data.series import GENERATED, Series, generated, own_series, parted
 from fuxian.data.sources import SOURCES
@@ -298,13 +298,13 @@ def test_rows_in_the_order_of_a_number(here):
     ],
 )
 def test_dates(cells):
-    before, after = (own.as_moment(cell) for cell in cells)
+    before, after = (sheets.as_moment(cell) for cell in cells)
     assert before is not None
     assert after is not None
     assert before < after
-    assert own.as_moment("yesterday") is None
-    assert own.as_moment("nan") is None
-    assert own.as_moment("1970-01-02") == 86400
+    assert sheets.as_moment("yesterday") is None
+    assert sheets.as_moment("nan") is None
+    assert sheets.as_moment("1970-01-02") == 86400
 
 
 def test_a_gap_is_said_and_stepped_over(here, caplog):

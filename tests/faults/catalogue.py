@@ -1136,7 +1136,7 @@ DATA = [
     Fault("training is of blocks too", "data/series.py",
           '("all", validation or windows, windows)', "(windows, validation or windows, windows)",
           (SERIES + "test_blocks_share_no_step",)),
-    Fault("a row that is earlier than the one before is taken", "data/own.py",
+    Fault("a row that is earlier than the one before is taken", "data/sheets.py",
           "if i and moment <= found[i - 1]:", "if i and moment == found[i - 1]:",
           (SERIES + "test_what_does_not_fit_is_one_line",)),
     Fault("a column of tenths deviates by rounding", "data/own.py",

@@ -22,7 +22,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from fuxian.contract import Batch, Splits
-from fuxian.data import own
+from fuxian.data import own, sheets
 from fuxian.data.sources import digest_of, hashes, read
 from fuxian.errors import DataMissing, WrongInput
 from fuxian.numbers import plural
@@ -165,7 +165,7 @@ class SeriesSplits(Splits):
         pasts, ends, marks = [], [], []
         for word in words:
             own.kind(Path(word), ".csv")
-            sheet = own.sheet(Path(word))
+            sheet = sheets.sheet(Path(word))
             if lacking := [column for column in self.columns if column not in sheet.columns]:
                 raise WrongInput(f"{word} has no column {lacking[0]}; {self.name} has {', '.join(self.columns)}")
             moments = _dates(sheet, _time_of(sheet))
@@ -277,7 +277,7 @@ def own_series(path: Path) -> Series:
     alone; where it is not given, all are. A gap in time is said, and stepped over. Raises DataMissing and WrongInput.
     """
     own.kind(path, ".csv")
-    sheet = own.sheet(path)
+    sheet = sheets.sheet(path)
     time, target = _time_of(sheet), sheet.target()
     if target and target == time:
         raise WrongInput(f"--target {target}: {own.shown(path)} is ordered by this column", do="--target another")
@@ -288,15 +288,15 @@ def own_series(path: Path) -> Series:
     return Series(path.name, values, columns, parted(len(values)), own.recorded(path, sheet.sha256), _dates(sheet, time))
 
 
-def _dates(sheet: own.Sheet, time: str) -> np.ndarray | None:
+def _dates(sheet: sheets.Sheet, time: str) -> np.ndarray | None:
     """(T,) float64, in seconds since 1970: of a column of dates; None of one of numbers, or where there is no column."""
-    return sheet.moments(time) if time and own.as_number(sheet.cells(time)[0]) is None else None
+    return sheet.moments(time) if time and sheets.as_number(sheet.cells(time)[0]) is None else None
 
 
-def _time_of(sheet: own.Sheet) -> str:
+def _time_of(sheet: sheets.Sheet) -> str:
     """The column that the rows are in the order of, which is checked, and its gaps are said; "" where there is none."""
     first = [cell.strip() for cell in sheet.rows[0]]
-    dates = [own.as_number(cell) is None and own.as_moment(cell) is not None for cell in first]
+    dates = [sheets.as_number(cell) is None and sheets.as_moment(cell) is not None for cell in first]
     time = sheet.time() or (sheet.columns[dates.index(True)] if any(dates) else "")
     if not time:
         return ""

@@ -16,7 +16,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from fuxian.contract import Batch, Sealed, Splits
-from fuxian.data import images, own, sources
+from fuxian.data import images, own, sheets, sources
 from fuxian.data.sources import digest
 from fuxian.errors import DataMissing, WrongInput
 
@@ -90,12 +90,12 @@ class TableSplits(Splits):
         rows: list[np.ndarray] = []
         for word in words:
             if word.endswith(".csv"):
-                sheet = own.sheet(Path(word))
+                sheet = sheets.sheet(Path(word))
                 if lacking := [column for column in self.columns if column not in sheet.columns]:
                     raise WrongInput(f"{word} has no column {lacking[0]}; {self.name} has {', '.join(self.columns)}")
                 rows.extend(sheet.numbers(self.columns))
                 continue
-            cells = [own.as_number(cell) for cell in word.split(",")]
+            cells = [sheets.as_number(cell) for cell in word.split(",")]
             if len(cells) != self.features or not np.isfinite([np.nan if c is None else c for c in cells]).all():
                 raise WrongInput(f"{word!r} is not {self.features} numbers with commas between: {', '.join(self.columns)}")
             rows.append(np.array(cells, dtype=np.float64))
@@ -259,7 +259,7 @@ def own_table(path: Path, *, dtype: torch.dtype = torch.float64, whole: bool = F
     words: Sequence[Any] | None = None
     parts: list[str] = []
     if own.kind(path, ".csv", ".npz") == ".csv":
-        sheet = own.sheet(path)
+        sheet = sheets.sheet(path)
         if not (target := sheet.target()) and not whole:
             raise sheet.ask_for_target()
         columns = [column for column in sheet.columns if column != target]

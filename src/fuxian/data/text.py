@@ -17,7 +17,7 @@ from torch import Tensor
 from typing_extensions import Self
 
 from fuxian.contract import Batch, Splits
-from fuxian.data import own
+from fuxian.data import own, sheets
 from fuxian.data.sources import cache_folder, digest, hashes, read
 from fuxian.errors import DataMissing, WrongInput
 
@@ -201,13 +201,13 @@ def own_sentences(path: Path) -> Labelled:
     Columns of numbers alone are passed over. Sentences that differ by blanks or capitals only count as equal.
     """
     own.kind(path, ".csv")
-    sheet, where = own.sheet(path), own.shown(path)
+    sheet, where = sheets.sheet(path), own.shown(path)
     if not (target := sheet.target()):
         raise sheet.ask_for_target()
     wordy = [
         column
         for place, column in enumerate(sheet.columns)
-        if column != target and any(own.as_number(row[place]) is None for row in sheet.rows)
+        if column != target and any(sheets.as_number(row[place]) is None for row in sheet.rows)
     ]
     if len(wordy) != 1:
         has = f"has the columns {', '.join(wordy)}" if wordy else "has none"
