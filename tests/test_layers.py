@@ -31,7 +31,7 @@ MAY = {
     "objectives": {"contract", "figures", "evaluation", "metrics", "optim"},
     "methods": {"contract", "figures", "evaluation", "metrics", "objectives", "layers", "optim", "data"},
     "engine": {"contract", "optim", "data", "catalog", "evaluation", "figures", "saving", "knobs", ""},
-    "proof": {"contract", "optim", "data", "catalog", "evaluation", "figures", "engine", ""},
+    "proof": {"contract", "optim", "data", "catalog", "literals", "evaluation", "figures", "engine", ""},
     "study": {"catalog", "knobs", "engine", "proof", ""},
     "report": {"contract", "optim", "data", "catalog", "knobs", "evaluation", "figures", "engine", "proof", "study", ""},
     "cli": {

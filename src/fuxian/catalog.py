@@ -24,7 +24,7 @@ from typing import Any
 from fuxian.errors import FuxianError, WrongInput
 from fuxian.facts import RESERVED_KNOBS, SHARED_KNOBS, Claim, Paper
 from fuxian.knobs import Knob, listed, nearest, shown_as
-from fuxian.literals import NotLiteral, comments_of, knob_type, literal, objectives, yields
+from fuxian.literals import NotLiteral, code_hash, comments_of, knob_type, literal, objectives, yields
 
 METHODS = Path(__file__).parent / "methods"
 
@@ -50,6 +50,7 @@ class Entry:
     knobs: list[Knob]
     learns: list[str]  # the classes of its stages' objectives
     lines: int
+    code: str  # the hash of what it does
 
     @property
     def key(self) -> str:
@@ -287,6 +288,7 @@ def _read(path: Path) -> Entry:
         knobs=list(_knobs(path, source, recipe, names)),
         learns=objectives(tree),
         lines=len(source.splitlines()),
+        code=code_hash(source, tree),
     )
 
 

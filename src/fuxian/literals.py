@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import ast
 import tokenize
-from collections.abc import Mapping
-from io import StringIO
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from itertools import accumulate, compress
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +82,18 @@ def knob_type(node: ast.AST | None, names: Mapping[str, Any]) -> dict[str, Any]:
 
 def comments_of(source: str, first: int, last: int) -> dict[int, str]:
     """Comments of the lines `first` to `last`, by line."""
-    lines = StringIO("".join(source.splitlines(keepends=True)[first - 1 : last]))
+    return {row: comment.lstrip("# ").rstrip() for (row, _), comment in _comments(source.splitlines(True), first, last)}
+
+
+def _comments(lines: list[str], first: int, last: int) -> Iterator[tuple[tuple[int, int], str]]:
+    """Line and column of each comment, and its text."""
+    part = iter(lines[first - 1 : last])
     try:
-        return {
-            first - 1 + token.start[0]: token.string.lstrip("# ").rstrip()
-            for token in tokenize.generate_tokens(lines.readline)
-            if token.type == tokenize.COMMENT
-        }
+        for token in tokenize.generate_tokens(lambda: next(part, "")):
+            if token.type == tokenize.COMMENT:
+                yield (first - 1 + token.start[0], token.start[1]), token.string
     except (tokenize.TokenError, IndentationError):  # cut inside a statement of several lines: its comments come first
-        return {}
+        return
 
 
 def yields(node: ast.AST) -> bool:
@@ -124,3 +128,32 @@ def _called(node: ast.Call) -> str:
         case ast.Name(id=name) | ast.Attribute(attr=name):
             return name
     return ""
+
+
+def code_hash(source: str, tree: ast.Module) -> str:
+    """SHA-256 of what a method's file does: of its text without what it says.
+
+    Said are its docstring, PAPER, SOURCE and CLAIMS, and of a knob its help and which values it may take: what was measured
+    holds whatever they become. Every other change of the text asks for new measurements.
+    """
+    lines = source.splitlines(keepends=True)
+    starts = [0, *accumulate(len(line.encode()) for line in lines)]
+    done = bytearray(b"\1" * starts[-1])
+
+    def said(row: int, begin: int, end_row: int, end: int) -> None:
+        begin, end = starts[row - 1] + begin, starts[end_row - 1] + end
+        done[begin:end] = bytes(end - begin)
+
+    for node in tree.body:
+        match node:
+            case ast.FunctionDef(name="recipe", args=knobs, lineno=first, body=[does, *_]):
+                for knob in [*knobs.posonlyargs, *knobs.args, *knobs.kwonlyargs]:
+                    if of := knob.annotation:
+                        said(of.lineno, of.col_offset, of.end_lineno or 0, of.end_col_offset or 0)
+                for (row, column), comment in _comments(lines, first, does.lineno - 1):
+                    begin = len(lines[row - 1][:column].encode())
+                    said(row, begin, row, begin + len(comment.encode()))
+            case ast.Assign(targets=[ast.Name(id="PAPER" | "SOURCE" | "CLAIMS")]) | ast.Expr(value=ast.Constant()):
+                said(node.lineno, node.col_offset, node.end_lineno or 0, node.end_col_offset or 0)
+    kept = bytes(compress(source.encode(), done)).split(b"\n")
+    return sha256(b"\n".join(line.rstrip() for line in kept)).hexdigest()

@@ -139,18 +139,71 @@ def test_what_measures_it_anew_is_there(entry: catalog.Entry) -> None:
 
 def test_under_another_hash_nothing_is_claimed(method: Path) -> None:
     record(method, "parity", PARITY)
-    method.write_text(METHOD + "\n# changed\n")
+    method.write_text(METHOD.replace("yield None", "yield 1"))
     record(method, "resume", RESUME)
     found = proof("parity")
     assert (found.mark, found.word) == ("none", "not yet")
-    assert "another version" in found.evidence
+    assert "other code" in found.evidence
     assert proof("resume").mark == "ok"
 
 
-def test_line_ends_are_no_change(method: Path) -> None:
-    before = method_hash(method)
-    method.write_bytes(method.read_bytes().replace(b"\n", b"\r\n"))
-    assert method_hash(method) == before
+DOES = '''"""A method."""
+
+from fuxian.facts import Claim, Paper
+
+PAPER = Paper("Graphs", "Kipf", 2017)
+CLAIMS = [Claim("test/accuracy", 0.815, where="Table 2", seeds=2)]  # as published
+QUICK = dict(data="karate")
+
+
+def recipe(
+    data: Literal["cora"] | Path
+    = "cora",       # é: the graph
+    lr: float = 0.01,
+):
+    """Trains."""
+    yield lr  # once
+'''
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"""A method."""', '"""A method.\n\nDeparts  nothing\n"""'),
+        ("0.815, where", "0.820,\n          where"),
+        ('"Kipf"', '"Kipf & Welling"'),
+        ('Literal["cora"] | Path', 'Literal["cora", "citeseer"]'),
+        ("lr: float = 0.01,", "lr: Annotated[float, Within(0)] = 0.01,  # Adam; sec. 5.2"),
+        ("      # é: the graph", "  # a graph"),
+        ("\n", "\r\n"),
+    ],
+)
+def test_what_a_file_says_is_not_what_it_does(method: Path, before: str, after: str) -> None:
+    method.write_text(DOES, encoding="utf-8")
+    was = method_hash(method)
+    method.write_bytes(DOES.replace(before, after).encode())
+    assert before in DOES
+    assert method_hash(method) == was
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("0.01", "0.02"),
+        ('= "cora"', '= "citeseer"'),
+        ("karate", "cora"),
+        ("    yield lr", "    if lr:\n        yield lr"),
+        ("lr: float", "rate: float"),
+        ("# once", "# twice"),
+        ("from fuxian.facts import Claim, Paper", "from fuxian.facts import Claim\nfrom fuxian.facts import Paper"),
+    ],
+)
+def test_what_a_file_does_is_in_its_hash(method: Path, before: str, after: str) -> None:
+    method.write_text(DOES, encoding="utf-8")
+    was = method_hash(method)
+    method.write_text(DOES.replace(before, after), encoding="utf-8")
+    assert before in DOES
+    assert method_hash(method) != was
 
 
 def test_kinds_are_merged_also_when_written_at_once(method: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fuxian.facts import Claim
 from fuxian.numbers import duration, fixed, plural, ratio, scale, small
 from fuxian.proof.claims import Mark, Verdict, verdict
-from fuxian.proof.record import claim_record, method_hash, proofs
+from fuxian.proof.record import claim_record, proofs
 
 if TYPE_CHECKING:
     from fuxian.catalog import Entry
@@ -35,9 +35,8 @@ class Proof:
 def card(entry: Entry) -> list[Proof]:
     """Parity, claim, speed, resume and export of a method, in this order."""
     found = proofs(entry.key) if entry.family else {}
-    today = method_hash(entry.path)
-    cards = {kind: _measured(kind, found.get(kind), today) for kind in ("parity", "speed", "resume", "export")}
-    proven = [cards["parity"], _claims(entry, today), cards["speed"], cards["resume"], cards["export"]]
+    cards = {kind: _measured(kind, found.get(kind), entry.code) for kind in ("parity", "speed", "resume", "export")}
+    proven = [cards["parity"], _claims(entry), cards["speed"], cards["resume"], cards["export"]]
     return [replace(proof, again=_again(entry, proof, found.get(proof.kind, {}))) for proof in proven]
 
 
@@ -87,7 +86,7 @@ def _measured(kind: str, facts: Mapping[str, Any] | None, today: str) -> Proof:
     if facts is None:
         return Proof(kind, "none", "not yet", "not measured")
     if facts["method_sha256"] != today:
-        return Proof(kind, "none", "not yet", "measured on another version of the method’s file")
+        return Proof(kind, "none", "not yet", "measured on other code of the method’s file")
     if "reason" in facts:
         return Proof(kind, "none", "none", facts["reason"])
     return {"parity": _parity, "speed": _speed, "resume": _resume, "export": _export}[kind](facts)
@@ -137,13 +136,13 @@ def _export(facts: Mapping[str, Any]) -> Proof:
     return Proof("export", "ok" if ok else "short", "checked" if ok else "differs", f"ONNX, {how} {facts['runtime']}")
 
 
-def _claims(entry: Entry, today: str) -> Proof:
+def _claims(entry: Entry) -> Proof:
     judged = recorded(entry)
     if not judged:
         return Proof("claim", "none", "none", "no published number to reproduce")
     evidence = "; ".join(f"{name(one.claim, entry.claims)} {sentence(one)}" for one in judged)
     old = [claim_record(entry.key, one.claim) for one in judged if one.values]
-    if any(one and one["method_sha256"] != today for one in old):
+    if any(one and one["method_sha256"] != entry.code for one in old):
         evidence += f"; the file has changed since: fuxian verify {entry.name} --check"
     due = [one for one in judged if one.claim.decidable and one.mark != "scale"] or judged
     holding, failing = ([one for one in due if one.mark == mark] for mark in ("ok", "short"))

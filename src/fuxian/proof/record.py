@@ -1,4 +1,4 @@
-"""Evidence on disk: what was measured of a method, with the hash of the file that it was measured on.
+"""Evidence on disk: what was measured of a method, with the hash of the code that it was measured on.
 
 `results/` lies beside the package: in the repository, and inside an installed wheel. Two files a method:
 
@@ -26,6 +26,7 @@ the middle half of them lies between.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import os
@@ -39,6 +40,7 @@ from filelock import FileLock
 
 from fuxian.errors import WrongInput
 from fuxian.facts import Claim
+from fuxian.literals import code_hash
 from fuxian.proof.claims import mean_std
 
 Kind = Literal["parity", "speed", "resume", "export"]
@@ -53,8 +55,9 @@ def results_folder() -> Path:
 
 
 def method_hash(method_file: str | Path) -> str:
-    """SHA-256 of a method's file; line ends do not count, so that a checkout on Windows has the same."""
-    return hashlib.sha256(Path(method_file).read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+    """What `code_hash` says of a method's file: the same on Windows, and whatever its claims become."""
+    text = Path(method_file).read_text(encoding="utf-8")
+    return code_hash(text, ast.parse(text))
 
 
 def record(method_file: str | Path, kind: Kind, facts: Mapping[str, Any]) -> Path:

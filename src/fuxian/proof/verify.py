@@ -16,7 +16,7 @@ from fuxian.facts import Claim
 from fuxian.numbers import plural
 from fuxian.proof.claims import Verdict, matching, verdict
 from fuxian.proof.fresh import first_losses
-from fuxian.proof.record import method_hash, record_claim
+from fuxian.proof.record import record_claim
 
 
 def at_hand(entry: Entry, claims: Sequence[Claim] | None) -> list[Claim]:
@@ -51,7 +51,7 @@ def verify(entry: Entry, claims: Sequence[Claim] | None = None, *, watch: Watch 
 def _runs(entry: Entry, claim: Claim, watch: Watch | None) -> list[Run]:
     setting = "-".join(f"{name}-{value}" for name, value in claim.knobs.items()) or "default"
     setting = re.sub(r"[^A-Za-z0-9._+-]+", "-", setting)  # a list has commas, a path has slashes
-    name = f"verify-{setting}-{claim.seeds}-seeds-{method_hash(entry.path)[:8]}"
+    name = f"verify-{setting}-{claim.seeds}-seeds-{entry.code[:8]}"
     folder = runs_folder() / entry.key / name
     if (folder / "seeds.json").is_file():
         runs = resume(folder, watch=watch)
