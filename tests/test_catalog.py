@@ -159,6 +159,7 @@ def test_words_of_the_command_line(mine: Entry, text: str, value: object) -> Non
         (dict(momentum=1.5), "momentum=1.5 is out of range; it is from 0 to 1 (default 0.9)"),
         (dict(fast=1), "fast=1 is not true or false (default false)"),
         (dict(widths=3), "widths=3 is not whole numbers with commas between (default 8,16)"),
+        (dict(widths=()), "widths has no value; it takes one at least (default 8,16)"),
         (dict(betas=(0.9,)), "betas=0.9 has 1 values; it takes 2 (default 0.9,0.999)"),
         (
             dict(data="coraa"),

@@ -72,6 +72,7 @@ from fuxian.numbers import scale
         ("better", ("forgetting",), "lower"),
         ("better", ("test/bits_per_byte",), "lower"),
         ("better", ("test/energy_score",), "lower"),
+        ("better", ("test/mae_in_units",), "lower"),
         ("better", ("test/score",), "higher"),
     ],
 )

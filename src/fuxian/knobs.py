@@ -56,7 +56,7 @@ class Knob:
     def check(self, value: Any, origin: str = "python", shown: str | None = None) -> Any:
         """The value in the knob's own type (an int for a float, a list for a tuple). Raises WrongInput."""
         shown = shown if shown is not None else shown_as(value)
-        given = f"{self.name}={shown}" if origin == "python" else f"{self.flag} {shown}"
+        called, given = (self.name, f"{self.name}={shown}") if origin == "python" else (self.flag, f"{self.flag} {shown}")
         default = f"(default {shown_as(self.default)})"
         if value is None and self.optional:
             return None
@@ -76,6 +76,8 @@ class Knob:
             if not isinstance(value, list | tuple) or not all(_is(item, self.items) for item in value):
                 words = {int: "whole numbers", float: "numbers", str: "words"}.get(self.items, "values")
                 raise WrongInput(f"{given} is not {words} with commas between {default}")
+            if not value and self.default:
+                raise WrongInput(f"{called} has no value; it takes one at least {default}")
             if self.length is not None and len(value) != self.length:
                 raise WrongInput(f"{given} has {len(value)} values; it takes {self.length} {default}")
             value = tuple(self.items(item) for item in value)

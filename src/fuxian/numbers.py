@@ -22,8 +22,8 @@ NONE = "–"
 
 _SHARES = {"accuracy", "error", "precision", "recall", "f1", "purity", "cer", "wer", "coverage", "picp", "top1", "top5"}
 _LOWER = set(
-    "loss error perplexity ppl inertia distortion nll nelbo bpc bpb bpd bits mse rmse mae mape smape mase crps qice cer "
-    "wer fid kid lpips brier ece mmd divergence distance energy forgetting gap sweeps estimate regret residual "
+    "loss error perplexity ppl inertia distortion nll nelbo bpc bpb bpd bits mse rmse mae mape smape mase crps wql qice "
+    "cer wer fid kid lpips brier ece mmd divergence distance energy forgetting gap sweeps estimate regret residual "
     "seconds style content".split()
 )
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -44,7 +44,7 @@ def better(metric: str, claims: Iterable[Claim] = ()) -> Literal["higher", "lowe
 
 def _word(metric: str) -> str:
     """What is measured: `error` of `val/top5_error`, `bits` of `test/bits_per_byte`, `energy` of `test/energy_score`."""
-    return re.split(r"[/_ -]", re.sub(r"[_ -]per[_ -].*|_score$", "", metric))[-1].lower()
+    return re.split(r"[/_ -]", re.sub(r"[_ -]per[_ -].*|_score$|_in_units$", "", metric))[-1].lower()
 
 
 def fixed(value: float, digits: int) -> str:

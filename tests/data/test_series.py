@@ -67,13 +67,33 @@ def test_blocks_share_no_step():
     assert batch.at.tolist() == [80, 87, 94]
 
 
+def test_rolling_tells_one_future_after_another_as_gluonts_cuts_them():
+    data = SeriesSplits(counting(), window=4, horizon=3, windows="rolling", validation="blocks")
+    assert data.borders == (66, 81, 96)  # _lstnet.py: test begins after the step at int(0.8 T)
+    for split, begin, end in ((data.val, 66, 81), (data.test, 81, 96)):
+        batch = everything(split)
+        assert steps(data, batch.future).flatten().tolist() == list(range(begin, end))
+        assert torch.equal(steps(data, batch.past)[:, -1], batch.at - 1)
+    assert steps(data, everything(data.train).future).max() == 65
+    assert data.mean[0] == np.arange(66).mean()
+
+
+def test_rolling_needs_room_for_five_futures():
+    with pytest.raises(WrongInput, match="counting: 19 rows after four fifths; 5 futures of 4 take 20") as told:
+        SeriesSplits(counting(), window=4, horizon=4, windows="rolling")
+    assert told.value.lines["do"] == "--horizon 3, or fewer"
+    with pytest.raises(WrongInput, match="take 5") as told:
+        SeriesSplits(counting(12, (8, 10, 12)), window=2, horizon=1, windows="rolling")
+    assert told.value.lines["do"] == "--windows all"
+
+
 def test_val_may_be_in_blocks_where_test_is_not():
     data = SeriesSplits(counting(), window=4, horizon=3, validation="blocks")
     assert [len(data.train), len(data.val), len(data.test)] == [64, 2, 18]
 
 
 def test_the_first_windows_of_all():
-    for windows in ("all", "blocks"):
+    for windows in ("all", "blocks", "rolling"):
         test = SeriesSplits(counting(), 4, 3, windows).test
         some = test.head(2)
         assert len(some) == 2

@@ -190,10 +190,12 @@ def test_nothing_is_better_than_what_the_future_was_drawn_from() -> None:
     assert found["optimum_crps"] == pytest.approx(width.mean().item() / math.sqrt(math.pi), rel=0.05)
     assert found["crps"] == pytest.approx(1.02 * found["optimum_crps"], rel=0.005)
     assert found["mse"] == pytest.approx(1.02 * width.square().mean().item(), rel=0.1)
+    assert found["crps_in_units"] == pytest.approx(found["crps"] * data.std[0], rel=1e-6)
+    assert found["mae_in_units"] == pytest.approx(found["mae"] * data.std[0], rel=1e-6)
     assert found["covered"] == pytest.approx(1 - 2 * (0.95 + 0.05 * 50) / 51, abs=0.03)  # the mean of order statistics
     for times in (0.6, 1.6):
         worse = measure(Known(data, times), objective, data.test, 100)
-        for name in ("crps", "energy_score", "qice", "calibration"):
+        for name in ("crps", "wql", "energy_score", "qice", "calibration"):
             assert worse[name] > 1.02 * found[name], (times, name)
 
 

@@ -10,7 +10,16 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from fuxian.metrics.forecast import QICE, CalibrationError, covered, crps, energy_score, gaussian_crps, quantiles
+from fuxian.metrics.forecast import (
+    QICE,
+    CalibrationError,
+    WeightedQuantileLoss,
+    covered,
+    crps,
+    energy_score,
+    gaussian_crps,
+    quantiles,
+)
 
 
 def drawn(windows: int = 6, samples: int = 25, values: tuple[int, ...] = (4, 3)) -> tuple[torch.Tensor, torch.Tensor]:
@@ -72,6 +81,34 @@ def test_the_optimum_is_sigma_over_the_root_of_pi() -> None:
           for m, s in ((1.0, 2.0), (1.1, 2.0), (1.0, 1.8), (1.0, 2.2))]  # fmt: skip
     assert at[0] == pytest.approx(2 / math.sqrt(math.pi), abs=1e-4)
     assert min(at) == at[0]
+
+
+# ── weighted quantile loss ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_wql_is_what_gluonts_sums() -> None:
+    """Over both batches at once, by numpy: 2 Σ |(y - ŷ_q) (1{y ≤ ŷ_q} - q)| / Σ |y|, evaluation/_base.py, quantile_loss."""
+    samples, truth = drawn()
+    metric = WeightedQuantileLoss()
+    for part in (slice(2), slice(2, None)):
+        metric.update(samples[part], truth[part])
+    losses = []
+    for q in np.arange(1, 10) / 10:
+        told = np.quantile(samples.numpy(), q, axis=1)
+        losses.append(2 * np.abs((told - truth.numpy()) * ((truth.numpy() <= told) - q)).sum())
+    assert metric.value() == pytest.approx(np.mean(losses) / np.abs(truth.numpy()).sum(), rel=1e-12)
+    assert metric.count == len(truth)
+
+
+def test_wql_of_a_point_is_its_absolute_error_over_what_came() -> None:
+    samples, truth = drawn()
+    metric = WeightedQuantileLoss()
+    metric.update(samples[:, :1], truth)
+    expected = (samples[:, 0] - truth).abs().sum() / truth.abs().sum()
+    assert metric.value() == pytest.approx(expected.item(), rel=1e-12)
+    nothing = WeightedQuantileLoss()
+    nothing.update(samples, torch.zeros_like(truth))
+    assert math.isnan(nothing.value())
 
 
 # ── energy score ────────────────────────────────────────────────────────────────────────────────────────────────────

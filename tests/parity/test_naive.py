@@ -56,6 +56,8 @@ def test_each_forecast_is_that_of_numpy(prove) -> None:
     same = told(batch.past)[:, None].expand(-1, 4, -1, -1)  # samples that are all the one number
     assert found["crps"] == pytest.approx(crps(same, batch.future).mean().item(), rel=1e-5)
     assert found["mae_in_units"] == pytest.approx(error.abs().mean().item() * data.std[0], rel=1e-5)
+    came = batch.future.double() * data.std[0] + data.mean[0]
+    assert found["wql"] == pytest.approx((error.abs().sum() * data.std[0] / came.abs().sum()).item(), rel=1e-5)
     prove("naive", "parity", reference="numpy, from rows of the whole series", outputs=worst, dtype="float32")
 
 

@@ -39,15 +39,14 @@ class Windows(Batch):
 
 
 class WindowSplit:
-    """The windows in `rows` (T, C), the steps of a series from `first` on: all, or with `blocks` those that share no step.
+    """The windows in `rows` (T, C), the steps of a series from `first` on: one begins `stride` steps after another.
 
-    `marks` (T, M) go with the rows. Blocks follow one another from the first row on; what is left at the end is too short
-    for one.
+    `marks` (T, M) go with the rows. What is left at the end is too short for a window.
     """
 
-    def __init__(self, rows: Tensor, marks: Tensor, first: int, window: int, horizon: int, blocks: bool = False) -> None:
+    def __init__(self, rows: Tensor, marks: Tensor, first: int, window: int, horizon: int, stride: int = 1) -> None:
         self.rows, self.marks, self.first, self.window, self.horizon = rows, marks, first, window, horizon
-        self.stride = window + horizon if blocks else 1
+        self.stride = stride
 
     def view(self, rows: Tensor) -> Tensor:
         """(N, columns of rows, L): every window there is, none copied."""
@@ -73,7 +72,7 @@ class WindowSplit:
     def head(self, count: int) -> WindowSplit:
         """The first `count` windows."""
         end = (count - 1) * self.stride + self.window + self.horizon
-        return WindowSplit(self.rows[:end], self.marks[:end], self.first, self.window, self.horizon, blocks=self.stride > 1)
+        return WindowSplit(self.rows[:end], self.marks[:end], self.first, self.window, self.horizon, self.stride)
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,8 @@ class SeriesSplits(Splits):
 
     With windows="blocks" val and test are cut into blocks of window and horizon, one after another, as NsDiff's
     `fast_val` and `fast_test` do (torch_timeseries 0.1.10, dataloader/wrapper.py, MultivariateFast): at 168 and 192, 8 of
-    the 2,689 test windows of ETTh1. Training is of all windows in both. What a model sees is (number - mean) / std of its
+    the 2,689 test windows of ETTh1. With windows="rolling" the borders are GluonTS's too, which `rolling` has: a future
+    follows the one before. Training is of all windows in all three. What a model sees is (number - mean) / std of its
     column, both of the training rows. With `dates` its windows have the marks of `calendar`, if dates are known; with
     `validation` val is cut as this says, where reading it whole after each epoch takes too long.
     Raises WrongInput where a split has no room for a window.
@@ -110,16 +110,17 @@ class SeriesSplits(Splits):
         self, series: Series, window: int, horizon: int, windows: str = "all", dates: bool = False, validation: str = ""
     ) -> None:
         self.columns, self.channels = series.columns, len(series.columns)
-        self.window, self.horizon, self.windows, self.borders = window, horizon, windows, series.borders
-        begins = (0, series.borders[0] - window, series.borders[1] - window)
-        for name, begin, end in zip(own.PARTS, begins, series.borders, strict=True):
+        self.window, self.horizon, self.windows = window, horizon, windows
+        self.borders = rolling(series, horizon) if windows == "rolling" else series.borders
+        begins = (0, self.borders[0] - window, self.borders[1] - window)
+        for name, begin, end in zip(own.PARTS, begins, self.borders, strict=True):
             if end - begin < window + horizon:
                 raise WrongInput(
                     f"{series.name}: {plural(end - begin, 'row')} for {name}, the past before its first included; a window "
                     f"of {window:,} and a horizon of {horizon:,} take {window + horizon:,}",
                     do="a smaller --window or --horizon",
                 )
-        self.mean, self.std = own.standard(series.values[: series.borders[0]])
+        self.mean, self.std = own.standard(series.values[: self.borders[0]])
         rows = torch.from_numpy((series.values - self.mean) / self.std).float()
         self.step = 0.0  # between two moments, in seconds; 0 where no date is known, or wanted
         marks = rows.new_empty(len(rows), 0)
@@ -127,10 +128,11 @@ class SeriesSplits(Splits):
             self.step = float(np.median(np.diff(series.moments)))
             marks = calendar(series.moments, self.step)
         self.marks = marks.shape[1]
-        cuts = zip(begins, series.borders, ("all", validation or windows, windows), strict=True)
+        strides = {"all": 1, "blocks": window + horizon, "rolling": horizon}
+        val = windows if windows == "rolling" else validation or windows
         parts = [
-            WindowSplit(rows[begin:end], marks[begin:end], begin, window, horizon, cut == "blocks")
-            for begin, end, cut in cuts
+            WindowSplit(rows[begin:end], marks[begin:end], begin, window, horizon, strides[cut])
+            for begin, end, cut in zip(begins, self.borders, ("all", val, windows), strict=True)
         ]
         super().__init__(*parts, name=series.name, hashes=series.hashes)
         self.location = self.deviation = None
@@ -223,6 +225,25 @@ def calendar(moments: np.ndarray, step: float) -> Tensor:
 def parted(steps: int) -> tuple[int, int, int]:
     """70 % to train, 20 % to test, what is between them to validate. cure-lab/LTSF-Linear @ 0c11366, data_loader.py."""
     return int(0.7 * steps), steps - int(0.2 * steps), steps
+
+
+ROLLS = 5  # GluonTS has 5 windows of the exchange rates, of sets by the hour 7
+
+
+def rolling(series: Series, horizon: int) -> tuple[int, int, int]:
+    """Where train, val and test end as GluonTS cuts them: test is `ROLLS` futures after four fifths of the steps.
+
+    awslabs/gluonts @ 0c7d746, dataset/repository/_lstnet.py, whose last training step is the one at int(0.8 T). It trains
+    on all before test; here the `ROLLS` futures before test are val. What comes after test is not used.
+    """
+    end = int(0.8 * len(series.values)) + 1
+    if (most := (len(series.values) - end) // ROLLS) < horizon:
+        raise WrongInput(
+            f"{series.name}: {plural(len(series.values) - end, 'row')} after four fifths; {ROLLS} futures of {horizon:,} "
+            f"take {ROLLS * horizon:,}",
+            do=f"--horizon {most}, or fewer" if most else "--windows all",
+        )
+    return end - ROLLS * horizon, end, end + ROLLS * horizon
 
 
 def published(name: str) -> Series:

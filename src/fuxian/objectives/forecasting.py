@@ -12,7 +12,16 @@ from torch import Tensor
 from fuxian import figures
 from fuxian.contract import Metric, Objective
 from fuxian.evaluation import batches, measure
-from fuxian.metrics.forecast import QICE, CalibrationError, covered, crps, energy_score, gaussian_crps, quantiles
+from fuxian.metrics.forecast import (
+    QICE,
+    CalibrationError,
+    WeightedQuantileLoss,
+    covered,
+    crps,
+    energy_score,
+    gaussian_crps,
+    quantiles,
+)
 
 
 class Forecast(Objective):
@@ -25,6 +34,13 @@ class Forecast(Objective):
         self.columns = tuple(columns)
         self.register_buffer("mean", torch.from_numpy(mean).float())
         self.register_buffer("std", torch.from_numpy(std).float())
+
+    def metrics(self, model: Any) -> Mapping[str, Metric]:
+        return {"wql": WeightedQuantileLoss()}
+
+    def unscaled(self, x: Tensor) -> Tensor:
+        """Standardized numbers (…, channels) as they came, each channel in its own unit."""
+        return x * self.std + self.mean
 
     def in_units(self, x: Tensor) -> Tensor:
         """The last channel of standardized numbers (…, channels), in its own unit."""
@@ -40,23 +56,25 @@ class PointForecast(Forecast):
     """How `model(past)` (batch, horizon, channels) is judged by what came, each channel and step alike; and drawn.
 
     mse and mae are of standardized numbers, as in the tables of papers; crps is beside those of distributions what mae is:
-    of one that is a single number it is the absolute error (Gneiting & Raftery, JASA 102(477), 2007: sec. 4.2);
-    mae_in_units is of the numbers as they came, of which channels may share no unit.
+    of one that is a single number it is the absolute error (Gneiting & Raftery, JASA 102(477), 2007: sec. 4.2).
+    mae_in_units and wql are of the numbers as they came, of which channels may share no unit.
     """
 
     def inputs(self, batch: Any) -> tuple[Tensor, ...]:
         return (batch.past,)
 
-    def evaluate(self, model: Any, batch: Any) -> Iterator[tuple[str, Tensor]]:
-        error = model(*self.inputs(batch)) - batch.future
+    def evaluate(self, model: Any, batch: Any) -> Iterator[tuple[Any, ...]]:
+        told = model(*self.inputs(batch))
+        error = told - batch.future
         yield "mse", error.square().mean((1, 2))
         yield "mae", error.abs().mean((1, 2))
         yield "crps", error.abs().mean((1, 2))
         yield "mae_in_units", (error.abs() * self.std).mean((1, 2))
+        yield "wql", self.unscaled(told)[:, None], self.unscaled(batch.future)
 
     def predict(self, model: Any, batch: Any) -> list[dict[str, Any]]:
         """A row for each step ahead, in the numbers of the data."""
-        told = model(*self.inputs(batch)) * self.std + self.mean
+        told = self.unscaled(model(*self.inputs(batch)))
         return [
             {"step": step, **dict(zip(self.columns, values, strict=True))}
             for window in told.tolist()
@@ -105,9 +123,10 @@ DRAWN = 64  # windows, at most, that the pictures of all steps stand on
 class SampledForecast(Forecast):
     """How `model.draw(batch, samples)` (batch, samples, horizon, channels) is judged by what came; and drawn.
 
-    All is of standardized numbers, each step and channel alike: crps; mse and mae of the samples' mean; covered, the share
-    in the central 90 % of the samples (of S that are drawn right 1 - 2 (0.95 + 0.05 S) / (S + 1): 0.88 of 100);
-    energy_score of all numbers of a window together; qice and calibration of the whole split.
+    Of standardized numbers, each step and channel alike: crps; mse and mae of the samples' mean; covered, the share in the
+    central 90 % of the samples (of S that are drawn right 1 - 2 (0.95 + 0.05 S) / (S + 1): 0.88 of 100); energy_score of
+    all numbers of a window together; qice and calibration of the whole split. Of the numbers as they came: crps_in_units,
+    mae_in_units, wql.
     `truth(batch)`, of a series that was generated, is the location and deviation that the future is drawn from:
     optimum_crps is what they have themselves, and with S samples of them about one in S more.
     """
@@ -124,14 +143,17 @@ class SampledForecast(Forecast):
         self.samples, self.truth = samples, truth
 
     def metrics(self, model: Any) -> Mapping[str, Metric]:
-        return {"qice": QICE(), "calibration": CalibrationError()}
+        return {**super().metrics(model), "qice": QICE(), "calibration": CalibrationError()}
 
     def evaluate(self, model: Any, batch: Any) -> Iterator[tuple[Any, ...]]:
         drawn, future = model.draw(batch, self.samples), batch.future
-        error = drawn.mean(1) - future
-        yield "crps", crps(drawn, future).mean((1, 2))
+        error, score = drawn.mean(1) - future, crps(drawn, future)
+        yield "crps", score.mean((1, 2))
         yield "mse", error.square().mean((1, 2))
         yield "mae", error.abs().mean((1, 2))
+        yield "crps_in_units", (score * self.std).mean((1, 2))
+        yield "mae_in_units", (error.abs() * self.std).mean((1, 2))
+        yield "wql", self.unscaled(drawn), self.unscaled(future)
         yield "covered", covered(drawn, future).mean((1, 2))
         yield "energy_score", energy_score(drawn, future)
         yield "qice", drawn, future
@@ -141,7 +163,7 @@ class SampledForecast(Forecast):
 
     def predict(self, model: Any, batch: Any) -> list[dict[str, Any]]:
         """A row for each step ahead, in the numbers of the data: of each column the median, and the ends of the 90 %."""
-        drawn = model.draw(batch, self.samples) * self.std + self.mean
+        drawn = self.unscaled(model.draw(batch, self.samples))
         levels = {"": 0.5, " low": LEVELS[0], " high": LEVELS[-1]}
         told = quantiles(drawn, torch.tensor(list(levels.values()))).permute(1, 2, 3, 0)
         names = [column + ending for column in self.columns for ending in levels]

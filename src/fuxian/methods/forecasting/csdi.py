@@ -176,7 +176,7 @@ def recipe(
     = "etth1",                                        # a series, in the order of time
     window: Annotated[int, Within(1)] = 168,          # steps of the past that are seen
     horizon: Annotated[int, Within(1)] = 192,         # steps ahead that are told
-    windows: Literal["all", "blocks"] = "blocks",     # of val and test: every one, or those that share no step
+    windows: Literal["all", "blocks", "rolling"] = "blocks",  # of val and test: all, those that share no step, 5 in a row
     samples: Annotated[int, Within(2)] = 100,         # futures drawn of each window
     denoising: Annotated[int, Within(2)] = 50,        # noising steps, each of which is taken back; base_forecasting.yaml
     beta: Annotated[float, Within(0, 1)] = 0.5,       # variance of the last; the first has 0.0001, the roots rise evenly

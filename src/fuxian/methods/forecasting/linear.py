@@ -142,7 +142,7 @@ def recipe(
     model: Literal["dlinear", "nlinear"] = "dlinear", # what is taken off first: a trend, or the last value
     window: Annotated[int, Within(1)] = 336,          # steps of the past that are seen; etth1.sh, seq_len
     horizon: Annotated[int, Within(1)] = 96,          # steps ahead that are told; 96, 192, 336, 720
-    windows: Literal["all", "blocks"] = "all",        # of val and test: every one, or those that share no step
+    windows: Literal["all", "blocks", "rolling"] = "all",  # of val and test: all, those that share no step, 5 in a row
     lr: float = 0.005,                                # Adam, halved each epoch from the third on; etth1.sh, lradj type1
     batch: int = 32,                                  # windows a step; etth1.sh; 8 of ETTm1 and of the exchange rates
     epochs: int = 10,                                 # at most: it stops when three have brought nothing; run_longExp.py

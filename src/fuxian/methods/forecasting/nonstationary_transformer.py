@@ -197,7 +197,7 @@ def recipe(
     = "etth1",                                 # a series, in the order of time
     window: Annotated[int, Within(2)] = 96,    # steps of the past that are seen; Table 2
     horizon: Annotated[int, Within(1)] = 96,   # steps ahead that are told; 96, 192, 336, 720
-    windows: Literal["all", "blocks"] = "all", # of val and test: every one, or those that share no step
+    windows: Literal["all", "blocks", "rolling"] = "all",  # of val and test: all, those that share no step, 5 in a row
     width: int = 512,                          # units of a step; run.py, d_model
     depth: int = 2,                            # layers of the encoder; the decoder has one
     hidden: int = 2048,                        # units between the two linear layers; run.py, d_ff

@@ -304,7 +304,7 @@ def recipe(
     = "etth1",                                        # a series, in the order of time
     window: Annotated[int, Within(2)] = 168,          # steps of the past that are seen; Table 2
     horizon: Annotated[int, Within(1)] = 192,         # steps ahead that are told; Table 2
-    windows: Literal["all", "blocks"] = "blocks",     # of test: every one, or those that share no step; of val those
+    windows: Literal["all", "blocks", "rolling"] = "blocks",  # of test: all, those that share no step, 5 in a row
     samples: Annotated[int, Within(2)] = 100,         # futures drawn of each window
     rolling: Annotated[int, Within(2)] = 96,          # steps that a variance is of; NsDiff.py, rolling_length
     diffusion_steps: Annotated[int, Within(1)] = 20,  # from y_0 to y_T

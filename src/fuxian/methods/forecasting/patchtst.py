@@ -137,7 +137,7 @@ def recipe(
     = "etth1",                                     # a series, in the order of time
     window: Annotated[int, Within(1)] = 336,       # steps of the past that are seen; etth1.sh, seq_len
     horizon: Annotated[int, Within(1)] = 96,       # steps ahead that are told; 96, 192, 336, 720
-    windows: Literal["all", "blocks"] = "all",     # of val and test: every one, or those that share no step
+    windows: Literal["all", "blocks", "rolling"] = "all",  # of val and test: all, those that share no step, 5 in a row
     patch: Annotated[int, Within(1)] = 16,         # steps of a patch; etth1.sh
     stride: Annotated[int, Within(1)] = 8,         # steps from a patch to the next; etth1.sh
     width: int = 16,                               # numbers that stand for a patch; etth1.sh, d_model

@@ -255,7 +255,7 @@ def recipe(
     = "etth1",                                        # a series, in the order of time
     window: Annotated[int, Within(2)] = 168,          # steps of the past that are seen
     horizon: Annotated[int, Within(1)] = 192,         # steps ahead that are told
-    windows: Literal["all", "blocks"] = "blocks",     # of val and test: every one, or those that share no step
+    windows: Literal["all", "blocks", "rolling"] = "blocks",  # of val and test: all, those that share no step, 5 in a row
     samples: Annotated[int, Within(2)] = 100,         # futures drawn of each window
     season: Annotated[int, Within(1)] = 24,           # steps; a day of ETTh is 24, of ETTm 96
     lags: Annotated[tuple[int, ...], Within(1)] = (1, 24, 144),  # how long before are the numbers that the LSTM is told

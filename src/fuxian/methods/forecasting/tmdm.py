@@ -190,7 +190,7 @@ def recipe(
     = "etth1",                                     # a series, in the order of time
     window: Annotated[int, Within(2)] = 168,       # steps of the past that are seen; NsDiff's Table 2
     horizon: Annotated[int, Within(1)] = 192,      # steps ahead that are told; the same
-    windows: Literal["all", "blocks"] = "blocks",  # of test: every one, or those that share no step; of val those
+    windows: Literal["all", "blocks", "rolling"] = "blocks",  # of test: all, those that share no step, 5 in a row
     samples: Annotated[int, Within(2)] = 100,      # futures drawn of each window; tmdm.yml, n_z_samples
     width: int = 64,                               # units of a step in the Transformer; 512 in TMDM.py
     depth: int = 2,                                # layers of its encoder; the decoder has one
