@@ -35,9 +35,6 @@ class Forecast(Objective):
         self.register_buffer("mean", torch.from_numpy(mean).float())
         self.register_buffer("std", torch.from_numpy(std).float())
 
-    def metrics(self, model: Any) -> Mapping[str, Metric]:
-        return {"wql": WeightedQuantileLoss()}
-
     def unscaled(self, x: Tensor) -> Tensor:
         """Standardized numbers (…, channels) as they came, each channel in its own unit."""
         return x * self.std + self.mean
@@ -59,6 +56,9 @@ class PointForecast(Forecast):
     of one that is a single number it is the absolute error (Gneiting & Raftery, JASA 102(477), 2007: sec. 4.2).
     mae_in_units and wql are of the numbers as they came, of which channels may share no unit.
     """
+
+    def metrics(self, model: Any) -> Mapping[str, Metric]:
+        return {"wql": WeightedQuantileLoss()}
 
     def inputs(self, batch: Any) -> tuple[Tensor, ...]:
         return (batch.past,)
@@ -143,7 +143,7 @@ class SampledForecast(Forecast):
         self.samples, self.truth = samples, truth
 
     def metrics(self, model: Any) -> Mapping[str, Metric]:
-        return {**super().metrics(model), "qice": QICE(), "calibration": CalibrationError()}
+        return {"wql": WeightedQuantileLoss(), "qice": QICE(), "calibration": CalibrationError()}
 
     def evaluate(self, model: Any, batch: Any) -> Iterator[tuple[Any, ...]]:
         drawn, future = model.draw(batch, self.samples), batch.future
