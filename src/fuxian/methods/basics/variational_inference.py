@@ -273,7 +273,7 @@ def petals(flowers: int) -> TableSplits:
 def recipe(
     data: Literal["iris"] = "iris",                     # a petal's width from its length
     flowers: Annotated[int, Within(1, 150)] = 15,       # so few that the posterior is wide enough to be seen
-    noise: Annotated[float, Within(0, above=True)] = 0.2,  # standard deviation about the line, cm
+    noise: Annotated[float, Within(0.001)] = 0.2,       # standard deviation about the line, cm
     prior: Annotated[float, Within(0, above=True)] = 1.0,  # standard deviation of both weights
     steps: int = 25,                                    # of each q: L-BFGS, three line searches in each
 ) -> Iterator[Stage]:  # fmt: skip
