@@ -5,7 +5,7 @@ A mean of batch means, a dropped last batch and a subset are errors here, not ch
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -45,11 +45,12 @@ def measure(
     batch: int | None = None,
     *,
     counts: dict[str, float] | None = None,
+    told: Callable[[int], None] | None = None,
 ) -> dict[str, float]:
     """Every metric of the objective on a whole split: {name: value}.
 
-    `counts`, if given, receives what each value stands on: examples, or the sum of the weights. Raises ContractError
-    when `evaluate` does not yield one row for each example.
+    `counts`, if given, receives what each value stands on: examples, or the sum of the weights. `told` is called after each
+    batch with how many examples are judged. Raises ContractError when `evaluate` does not yield one row for each example.
     """
     if not defines(objective, "evaluate"):
         raise ContractError(f"{type(objective).__name__} has no evaluate: it cannot be measured")
@@ -69,6 +70,8 @@ def measure(
                 total = sums.setdefault(name, [0.0, 0.0])
                 total[0] += values[0].double().sum().item()
                 total[1] += values[1].double().sum().item() if len(values) == 2 else len(part)
+            if told:
+                told(examples)
         result = {name: total / weight if weight else float("nan") for name, (total, weight) in sums.items()}
         result |= {name: _value(name, metric) for name, metric in metrics.items()}
     for name, count in rows.items():

@@ -154,7 +154,7 @@ def test_on_a_terminal_one_bar_that_fits(
     study = Study(Path("runs/compare/x"), "compare", "test/error", [0, 1, 2], [member], {}, "")
     with Bar(Terminal()) as bar:
         bar.began(study, 1)
-        bar.working(Task(0, 1), 100, 2350)
+        bar.working(Task(0, 1), "step 100/2,350")
         bar.ended(Task(0, 1), Failure(0, 1, "the loss is NaN", 3))
         bar.ended(Task(0, 2), Failure(0, 2, "the loss is NaN", 3))
     out = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", capfd.readouterr().out)

@@ -206,6 +206,20 @@ def watch(progress: Progress) -> None:
         progress.stage_ended({**STAGE, "step": 200, "stopped_early": False}, {"test/accuracy": 0.8})
 
 
+def test_a_long_reading_says_how_far_it_is(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("fuxian.cli.progress.time.monotonic", lambda: now)
+    progress = Progress(Terminal())
+    progress.started(Path("runs/graph.gcn/one"), INFO)
+    progress.stage_started({**STAGE, "step": 200})
+    for done in range(100, 1001, 100):
+        now += 4
+        progress.reading("test", done, 1000)
+    progress.stage_ended({**STAGE, "step": 200, "stopped_early": False}, {"test/accuracy": 0.8})
+    lines = capfd.readouterr().out.splitlines()[1:]
+    assert lines == [f"step 200/200  test {done} of 1,000" for done in (300, 600, 900)] + ["step 200/200  in 40 s"]
+
+
 def test_without_a_terminal_a_line_for_each_tenth(capfd: pytest.CaptureFixture[str]) -> None:
     watch(Progress(Terminal()))
     lines = capfd.readouterr().out.splitlines()

@@ -39,6 +39,7 @@ class Progress(Watch):
         self.run = 0
         self.stage: Mapping[str, Any] = {}
         self.told = ""  # of the data, once
+        self.read = ""  # of a split that is being judged
         self.drawn = 0.0  # when the bar was
 
     def __enter__(self) -> Progress:
@@ -70,6 +71,13 @@ class Progress(Watch):
         if self.live:
             self._draw()
         elif step < self.total and 10 * step // self.total > 10 * before // self.total:  # the last has `stage_ended`
+            self._line()
+
+    def reading(self, split: str, done: int, of: int) -> None:
+        self.read = f"{split} {done:,} of {of:,}" if done < of else ""
+        if self.live:
+            self._draw()
+        elif self.read and time.monotonic() - self.last_line > QUIET:
             self._line()
 
     def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -138,6 +146,7 @@ class Progress(Watch):
         losses = [f"{name.removesuffix('/loss')} {loss(value)}" for name, value in self.losses.items()]
         return [
             f"step {self.step:,}/{self.total:,}",
+            *([self.read] if self.read else []),
             *losses[:3],
             *([rate(self.rate)] if self.rate else []),
             *([when] if when else []),
@@ -218,8 +227,8 @@ class Bar(Monitor):
             self.live.start()
             self._draw()
 
-    def working(self, task: Task, step: int, steps: int) -> None:
-        self.now = f"{self._of(task)}, step {step:,}/{steps:,}"
+    def working(self, task: Task, now: str) -> None:
+        self.now = f"{self._of(task)}, {now}"
         if self.live:
             self._draw()
 

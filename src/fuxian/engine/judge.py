@@ -35,7 +35,7 @@ def validate(running: Running, signals: Signals, watch: Watch) -> None:
 
         def by_the_first() -> Result:
             with signals.at_once():
-                return measured(running, val, {})
+                return measured(running, "val", val, {}, watch)
 
         row = world.shared(by_the_first)
         world.align(running.model, running.objective)  # an evaluation may have changed a buffer
@@ -79,14 +79,14 @@ def asked(name: str, rule: Callable[[History], bool], history: History) -> bool:
         raise ContractError(f"{name}= asks for {error}, and the validation measures {there}") from None
 
 
-def final(running: Running, signals: Signals) -> tuple[Result, dict[str, float]]:
+def final(running: Running, signals: Signals, watch: Watch) -> tuple[Result, dict[str, float]]:
     """Metrics of the judged weights, and what each stands on: `val/…`, and `test/…` or else `train/…`."""
-    found = world.shared(lambda: _final(running, signals))
+    found = world.shared(lambda: _final(running, signals, watch))
     world.align(running.model, running.objective)
     return found
 
 
-def _final(running: Running, signals: Signals) -> tuple[Result, dict[str, float]]:
+def _final(running: Running, signals: Signals, watch: Watch) -> tuple[Result, dict[str, float]]:
     data = running.data
     if data is None or not defines(running.objective, "evaluate"):
         return {}, {}
@@ -97,15 +97,18 @@ def _final(running: Running, signals: Signals) -> tuple[Result, dict[str, float]
         for name, split in splits.items():
             if split is not None:
                 stands_on: dict[str, float] = {}
-                result |= {f"{name}/{key}": value for key, value in measured(running, split, stands_on).items()}
+                found = measured(running, name, split, stands_on, watch)
+                result |= {f"{name}/{key}": value for key, value in found.items()}
                 counts |= {f"{name}/{key}": value for key, value in stands_on.items()}
     return result, counts
 
 
-def measured(running: Running, split: Any, counts: dict[str, float]) -> Result:
+def measured(running: Running, name: str, split: Any, counts: dict[str, float], watch: Watch) -> Result:
+    of, batch = len(split), running.stage.batch
+    told = lambda done: watch.reading(name, done, of)
     seeds.seed_all(running.stream("evaluate"))
     with running.autocast():
-        return measure(running.model, running.objective, split, running.stage.batch, counts=counts)
+        return measure(running.model, running.objective, split, batch, counts=counts, told=told)
 
 
 def draw(running: Running, split: Any) -> None:

@@ -22,6 +22,9 @@ class Watch:
     def stepped(self, step: int, losses: Mapping[str, float], rate: float, waited: float) -> None:
         """`step` steps are done, at `rate` a second; `waited` is the share of time spent on data. 10 calls a second."""
 
+    def reading(self, split: str, done: int, of: int) -> None:
+        """`done` of the `of` examples of a split, `val`, `test` or `train`, are judged. After each batch of them."""
+
     def evaluated(self, step: int, metrics: Mapping[str, float]) -> None:
         """A validation after `step` steps."""
 

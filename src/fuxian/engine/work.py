@@ -107,7 +107,7 @@ def train_stage(
     try:
         loop.train(running, signals, watch)
         running.settle()
-        metrics, counts = judge.final(running, signals)
+        metrics, counts = judge.final(running, signals, watch)
         judge.draw(running, _judged_split(running))
         world.align(running.model, running.objective)
     except Stopped:

@@ -142,7 +142,7 @@ def _replay(entry: catalog.Entry, claim: Claim, kept: Mapping[str, Any], device:
             if running.last:
                 loop.train(running, Signals(), Watch())
                 raise _Enough  # its end came first
-            return judge.final(running, Signals())[0]  # it takes no step: what it measures may decide what comes
+            return judge.final(running, Signals(), Watch())[0]  # it takes no step: what it measures may decide what comes
 
         with suppress(_Enough):
             loop.drive(recipe_of(entry)(**values), settings.seed, play)

@@ -124,7 +124,7 @@ def _here(
     for task in tasks:
         if signals.asked:
             raise Interrupted(f"stopped by {signals.asked}", CODES[signals.asked])
-        watch = Teller(lambda step, steps, task=task: monitor.working(task, step, steps), monitor.note)
+        watch = Teller(lambda now, task=task: monitor.working(task, now), monitor.note)
         came = attempt(study.place(study.members[task.member]), task.seed, watch, changed_code)
         yield task, came if isinstance(came, Run) else Failure(task.member, task.seed, **came)
 
@@ -157,9 +157,15 @@ class Teller(Watch):
         self.steps = stage["steps"]
 
     def stepped(self, step: int, losses: Mapping[str, float], rate: float, waited: float) -> None:
+        self._tell(f"step {step:,}/{self.steps:,}")
+
+    def reading(self, split: str, done: int, of: int) -> None:
+        self._tell(f"{split} {done:,} of {of:,}")
+
+    def _tell(self, now: str) -> None:
         if time.monotonic() - self.told > 0.3:
             self.told = time.monotonic()
-            self.working(step, self.steps)
+            self.working(now)
 
 
 # ── side by side ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -248,8 +254,8 @@ def _workers(
                 monitor.note(said["note"])
             elif task is None:
                 continue
-            elif "step" in said:
-                monitor.working(task, said["step"], said["steps"])
+            elif "now" in said:
+                monitor.working(task, said["now"])
             elif said["ended"] == "stopped":
                 worker.task = None
             else:

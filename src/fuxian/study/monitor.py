@@ -16,8 +16,8 @@ class Monitor:
     def began(self, study: Study, done: int) -> None:
         """`done` of its runs were finished before."""
 
-    def working(self, task: Task, step: int, steps: int) -> None:
-        """A run has done `step` of the `steps` of its stage."""
+    def working(self, task: Task, now: str) -> None:
+        """How far a run is: `step 100/2,350` of its stage, or `test 3 of 8` examples judged."""
 
     def ended(self, task: Task, run: Run | Failure) -> None:
         """A run has come to its end, or not."""

@@ -1,6 +1,6 @@
 """A process that plays runs for `jobs.py`: `python -m fuxian.study.worker THREADS`.
 
-It reads one JSON object a line, `{folder, seed, changed_code}`, and writes what it has to tell: `{step, steps}`, `{note}`,
+It reads one JSON object a line, `{folder, seed, changed_code}`, and writes what it has to tell: `{now}`, `{note}`,
 `{ended: done | failed | stopped, error}`. When there is no more to read it ends; a run that is going on then is saved
 first, so nothing is left behind by a parent that was killed.
 """
@@ -44,7 +44,7 @@ def main() -> None:
     logging.getLogger("fuxian.data").setLevel(logging.INFO)
     tasks: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(tasks,), daemon=True).start()
-    watch = Teller(lambda step, steps: tell(step=step, steps=steps), lambda message: tell(note=message))
+    watch = Teller(lambda now: tell(now=now), lambda message: tell(note=message))
     with Signals() as signals:
         while (line := tasks.get()) and not signals.asked:
             task = json.loads(line)
