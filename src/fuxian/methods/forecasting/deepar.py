@@ -25,8 +25,8 @@ from fuxian.facts import Claim, Paper, Within
 from fuxian.objectives.forecasting import SampledForecast
 from fuxian.optim import adam
 
-PAPER = Paper("DeepAR: Probabilistic Forecasting with Autoregressive Recurrent Networks", "Salinas et al.", 2017,
-              venue="International Journal of Forecasting 36, 2020", arxiv="1704.04110")  # fmt: skip
+PAPER = Paper("DeepAR: Probabilistic Forecasting with Autoregressive Recurrent Networks", "Salinas et al.", 2020,
+              venue="International Journal of Forecasting", arxiv="1704.04110")  # fmt: skip
 CLAIMS = [
     Claim("test/crps", None, where="the paper has neither this series nor this protocol", seeds=1, better="lower"),
     # Five runs, which spread by 0.003. 20 epochs see as many windows of a channel as its 30,000 batches of 32.
