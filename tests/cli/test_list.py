@@ -60,7 +60,7 @@ def test_long(fuxian: Fuxian, known: Path) -> None:
     (known / "graph/gat.py").write_text(text.replace('"""A line through points."""', code))
     lines = fuxian("list", "--long")[1].splitlines()
     assert lines[0].split("  ")[0] == "method"
-    assert lines[1].split() == "gat 2018 squares – ● – – – error 0.0 % 2 min 30 s PetarV-/GAT".split()
+    assert lines[1].split() == "gat 2018 squares ● ● – – – error 0.0 % 2 min 30 s PetarV-/GAT".split()
     told = json.loads(fuxian("list", "--long", "--json")[1])["methods"][0]
     assert (told["learns_by"], told["code"], told["seconds_a_seed"]) == (["Squares"], "PetarV-/GAT @ 9d4b04a", 150.0)
     assert max(map(len, lines)) <= 100
