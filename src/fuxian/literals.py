@@ -6,7 +6,7 @@ import ast
 import tokenize
 from collections.abc import Iterator, Mapping
 from hashlib import sha256
-from itertools import accumulate, compress
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -136,13 +136,12 @@ def code_hash(source: str, tree: ast.Module) -> str:
     Said are its docstring, PAPER, SOURCE and CLAIMS, and of a knob its help and which values it may take: what was measured
     holds whatever they become. Every other change of the text asks for new measurements.
     """
-    lines = source.splitlines(keepends=True)
-    starts = [0, *accumulate(len(line.encode()) for line in lines)]
-    done = bytearray(b"\1" * starts[-1])
+    text, lines = source.encode(), source.splitlines(keepends=True)
+    starts = [0, *accumulate(map(len, text.splitlines(keepends=True)))]
+    spans = [(len(text), len(text))]
 
     def said(row: int, begin: int, end_row: int, end: int) -> None:
-        begin, end = starts[row - 1] + begin, starts[end_row - 1] + end
-        done[begin:end] = bytes(end - begin)
+        spans.append((starts[row - 1] + begin, starts[end_row - 1] + end))
 
     for node in tree.body:
         match node:
@@ -155,5 +154,7 @@ def code_hash(source: str, tree: ast.Module) -> str:
                     said(row, begin, row, begin + len(comment.encode()))
             case ast.Assign(targets=[ast.Name(id="PAPER" | "SOURCE" | "CLAIMS")]) | ast.Expr(value=ast.Constant()):
                 said(node.lineno, node.col_offset, node.end_lineno or 0, node.end_col_offset or 0)
-    kept = bytes(compress(source.encode(), done)).split(b"\n")
-    return sha256(b"\n".join(line.rstrip() for line in kept)).hexdigest()
+    spans.sort()
+    ends = [0, *(end for _, end in spans)]
+    kept = b"".join(text[after:begin] for after, (begin, _) in zip(ends, spans, strict=False))
+    return sha256(b"\n".join(line.rstrip() for line in kept.split(b"\n"))).hexdigest()
