@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fuxian import load, measure
 from fuxian.contract import Stage
 from fuxian.engine import seeds
+from fuxian.engine.watch import Watch
 from fuxian.errors import ContractError
 from fuxian.optim import adam, cosine, lbfgs, sgd
 
@@ -33,6 +34,22 @@ def test_streams_do_not_meet() -> None:
     assert all(0 <= start < 2**62 for start in starts)
     assert seeds.stream(1, "a", "b") != seeds.stream(1, "", "ab")
     assert seeds.stream(0, "train", "batch") == 3118012111135306356  # every run's results hang on it
+
+
+class Reader(Watch):
+    def __init__(self) -> None:
+        self.read: list[tuple[str, int, int]] = []
+
+    def reading(self, split: str, done: int, of: int) -> None:
+        self.read.append((split, done, of))
+
+
+def test_a_reading_is_told_batch_by_batch(tmp_path: Path) -> None:
+    """Of val after each of two epochs and at the end, of test at the end: 23 and 17 examples, 16 at a time."""
+    watch = Reader()
+    toys.play(toys.plain, tmp_path, watch=watch)
+    val, test = [("val", 16, 23), ("val", 23, 23)], [("test", 16, 17), ("test", 17, 17)]
+    assert watch.read == [*val * 3, *test]
 
 
 def test_an_order_is_a_permutation_and_a_function_of_its_arguments() -> None:

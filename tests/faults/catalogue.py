@@ -1052,7 +1052,7 @@ JUDGING = [
           "+ 2 * density", "+ density",
           (FORECASTS + "test_the_closed_form_of_a_normal_distribution",)),
     Fault("a quantile loss that is not weighed by how large the numbers are", "metrics/forecast.py",
-          "self.size += truth_BV.double().abs().sum().item()", "self.size += truth_BV.numel()",
+          "self.size += truth_BV.abs().sum(dtype=torch.float64).item()", "self.size += truth_BV.numel()",
           (FORECASTS + "test_wql_is_what_gluonts_sums",
            FORECASTS + "test_wql_of_a_point_is_its_absolute_error_over_what_came")),
     Fault("too low costs what too high does", "metrics/forecast.py",

@@ -66,8 +66,8 @@ def covered(samples_BSV: Tensor, truth_BV: Tensor, share: float = 0.9) -> Tensor
 class WeightedQuantileLoss(Metric):
     """2 Σ ρ_q(y - ŷ_q) / Σ |y|, the mean over q = 0.1, …, 0.9; 0 is best. Of a point forecast it is Σ |y - ŷ| / Σ |y|.
 
-    It is of numbers in their own unit, and large ones weigh most. awslabs/gluonts @ 002b410, evaluation/_base.py,
-    mean_wQuantileLoss, which takes the nearest sample for a quantile, where this is linear between two.
+    It is of numbers in their own unit, and large ones weigh most. awslabs/gluonts @ 3d05d46, evaluation/_base.py,
+    mean_wQuantileLoss, and metrics.py, quantile_loss; its quantile is the nearest sample, this is linear between two.
     """
 
     LEVELS = torch.arange(1, 10, dtype=torch.float64) / 10
@@ -76,11 +76,14 @@ class WeightedQuantileLoss(Metric):
         self.loss = self.size = 0.0
 
     def update(self, samples_BSV: Tensor, truth_BV: Tensor) -> None:
+        self.size += truth_BV.abs().sum(dtype=torch.float64).item()
+        self.count += len(truth_BV)
+        if samples_BSV.shape[1] == 1:  # it is every quantile; and a point forecast may be judged by thousands of windows
+            self.loss += (truth_BV - samples_BSV[:, 0]).abs().sum(dtype=torch.float64).item()
+            return
         for q, told_BV in zip(self.LEVELS.tolist(), quantiles(samples_BSV, self.LEVELS), strict=True):
             short_BV = (truth_BV - told_BV).double()
             self.loss += 2 * torch.maximum(q * short_BV, (q - 1) * short_BV).sum().item() / len(self.LEVELS)
-        self.size += truth_BV.double().abs().sum().item()
-        self.count += len(truth_BV)
 
     def value(self) -> float:
         return self.loss / self.size if self.size else math.nan
