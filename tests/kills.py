@@ -235,17 +235,17 @@ def within(lines: Mapping[str, int], places: tuple[str, ...]) -> int:
     return sum(count for name, count in lines.items() if not places or name in places)
 
 
-def check(job: Job, folder: Path, chains: int = 2, length: int = 6, seed: int = 0) -> int:
+def check(job: Job, folder: Path, chains: int = 2, length: int = 6, least: int = 6, seed: int = 0) -> int:
     """Asserts that `chains` runs, each killed up to `length` times, come to what an uninterrupted run comes to.
 
-    Returns how many times a run was killed. There are more chains where a short run was over before `length` kills.
+    Returns how many times a run was killed. There are more chains where short runs were over before `least` kills.
     """
     lines = alone(job, folder / "alone")
     wanted = outcome(folder / "alone")
     made = plans(lines, 5 * chains, length, seed)
     with ThreadPoolExecutor(2) as pool:
         killed = list(pool.map(lambda n: chain(job, folder / f"killed-{n}", made[n]), range(chains)))
-    while sum(killed) < length and len(killed) < len(made):
+    while sum(killed) < least and len(killed) < len(made):
         killed.append(chain(job, folder / f"killed-{len(killed)}", made[len(killed)]))
     for number in range(len(killed)):
         got = outcome(folder / f"killed-{number}")

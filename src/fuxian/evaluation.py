@@ -5,8 +5,9 @@ A mean of batch means, a dropped last batch and a subset are errors here, not ch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,9 +31,35 @@ def judging(*modules: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def batches(split: Split, size: int | None, device: torch.device | str | None = None) -> Iterator[Any]:
-    """All examples of a split in order, `size` at a time, the last batch short; on `device`."""
-    for start in range(0, len(split), size or max(1, len(split))):
+@dataclass
+class Reading:
+    """How far a split is read, and what it has come to by then. Between two batches it can be saved and gone on from."""
+
+    examples: int = 0
+    sums: dict[str, list[float]] = field(default_factory=dict)  # by metric: a sum, and what it is divided by
+    rows: dict[str, int] = field(default_factory=dict)  # by metric: the examples that it was told of
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+
+    def state(self) -> dict[str, Any] | None:
+        """What `measure` goes on from; None where a metric holds what is not saved as it is: a network, say, or a tuple."""
+        metrics = {name: dict(vars(metric)) for name, metric in self.metrics.items()}
+        return {**vars(self), "metrics": metrics} if _plain(metrics) else None
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        self.examples, self.sums, self.rows = saved["examples"], saved["sums"], saved["rows"]
+        for name, metric in self.metrics.items():
+            vars(metric).update(saved["metrics"][name])
+
+
+def _plain(tree: Any) -> bool:
+    if isinstance(tree, dict | list):
+        return all(map(_plain, tree.values() if isinstance(tree, dict) else tree))
+    return tree is None or isinstance(tree, bool | int | float | str) or (isinstance(tree, Tensor) and tree.is_cpu)
+
+
+def batches(split: Split, size: int | None, device: torch.device | str | None = None, first: int = 0) -> Iterator[Any]:
+    """All examples of a split in order, from number `first` on, `size` at a time, the last batch short; on `device`."""
+    for start in range(first, len(split), size or max(1, len(split))):
         stop = min(start + (size or len(split)), len(split))
         batch = split.batch(torch.arange(start, stop, device=getattr(split, "device", None)))
         yield batch if device is None else batch.to(device)
@@ -45,23 +72,25 @@ def measure(
     batch: int | None = None,
     *,
     counts: dict[str, float] | None = None,
-    told: Callable[[int], None] | None = None,
+    told: Callable[[Reading], None] | None = None,
+    begun: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Every metric of the objective on a whole split: {name: value}.
 
     `counts`, if given, receives what each value stands on: examples, or the sum of the weights. `told` is called after each
-    batch with how many examples are judged. Raises ContractError when `evaluate` does not yield one row for each example.
+    batch; `begun`, a `Reading.state()` that it was told, is gone on from. Raises ContractError when `evaluate` does not
+    yield one row for each example.
     """
     if not defines(objective, "evaluate"):
         raise ContractError(f"{type(objective).__name__} has no evaluate: it cannot be measured")
     device = next((t.device for t in [*model.parameters(), *model.buffers()]), None)
-    sums: dict[str, list[float]] = {}
-    rows: dict[str, int] = {}
-    examples = 0
     with judging(model, objective):
-        metrics = dict(objective.metrics(model))
-        for part in batches(split, batch, device):
-            examples += len(part)
+        reading = Reading(metrics=dict(objective.metrics(model)))
+        if begun is not None:
+            reading.load(begun)
+        sums, rows, metrics = reading.sums, reading.rows, reading.metrics
+        for part in batches(split, batch, device, reading.examples):
+            reading.examples += len(part)
             for name, *values in objective.evaluate(model, part):
                 rows[name] = rows.get(name, 0) + _rows(name, values, len(part), name in metrics)
                 if name in metrics:
@@ -71,9 +100,10 @@ def measure(
                 total[0] += values[0].double().sum().item()
                 total[1] += values[1].double().sum().item() if len(values) == 2 else len(part)
             if told:
-                told(examples)
+                told(reading)
         result = {name: total / weight if weight else float("nan") for name, (total, weight) in sums.items()}
         result |= {name: _value(name, metric) for name, metric in metrics.items()}
+    examples = reading.examples
     for name, count in rows.items():
         if count != len(split) or examples != len(split):
             raise ContractError(

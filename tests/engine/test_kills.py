@@ -14,4 +14,5 @@ from . import toys
 @pytest.mark.kill
 @pytest.mark.parametrize("toy", toys.TOYS)
 def test_killed_and_resumed_equals_uninterrupted(toy: Any, tmp_path: Path) -> None:
-    assert kills.check(kills.Job(toys.file_of(toy, tmp_path), dict(limit=28)), tmp_path, chains=4, length=6) >= 12
+    job = kills.Job(toys.file_of(toy, tmp_path), dict(limit=28))
+    assert kills.check(job, tmp_path, chains=4, least=12) >= 12

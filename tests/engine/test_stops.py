@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from fuxian import resume, run
 from fuxian.contract import Stage
+from fuxian.engine import state
 from fuxian.engine.folder import RunFolder
 from fuxian.errors import Interrupted, NotFinite, OutOfRoom, RunUnusable, WrongInput
 from fuxian.optim import adam, sgd
@@ -74,6 +77,69 @@ def test_a_signal_saves_and_a_resume_ends_with_the_same_bits(
     assert resume(folder)[0].info["status"] == "done"
     for file in FILES:
         assert (folder / file).read_bytes() == (wanted / file).read_bytes(), file
+
+
+class Long(toys.Tokens):
+    """Its evaluation draws from every source of chance and changes a buffer; a signal comes in the batch that is named."""
+
+    def __init__(self, read: list[int], stops_at: int | None = None) -> None:
+        self.read, self.stops_at = read, stops_at
+        self.register_buffer("seen", torch.zeros(()))
+
+    def evaluate(self, model: Any, batch: Any) -> Iterator[tuple[Any, ...]]:
+        self.read.append(len(batch))
+        if len(self.read) == self.stops_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.seen += len(batch)
+        yield from super().evaluate(model, batch)
+        yield "chance", torch.rand(len(batch)) + np.random.rand() + random.random() + self.seen  # noqa: NPY002
+
+
+@pytest.mark.parametrize(
+    ("stops_at", "again"),  # val after the last step, val and test at the end: 23, 23 and 17 examples, five at a time
+    [(8, [5, 5, 3, 5, 5, 5, 2]), (12, [5, 5, 2]), (14, [2])],
+)
+def test_a_long_final_reading_goes_on_where_it_was(stops_at: int, again: list[int], tmp_path: Path) -> None:
+    read: list[int] = []
+
+    def recipe(stops_at: int | None = stops_at) -> Iterator[Stage]:
+        objective = Long(read, None if len(read) >= stops_at else stops_at) if stops_at else Long([])
+        yield toys.stage(objective=objective, steps=2, batch=5, evaluate_every=2)
+
+    wanted = toys.play(lambda: recipe(None), tmp_path / "alone", name="run").folder
+    with pytest.raises(Interrupted, match="step 2 of 2"):
+        toys.play(recipe, tmp_path / "stopped", name="run")
+    folder, before = tmp_path / "stopped/run", len(read)
+    assert before == stops_at
+    assert resume(folder)[0].info["status"] == "done"
+    assert read[before:] == [5, 5, 5, 5, 3, *again]  # a checkpoint a step: the last is from before its validation
+    for file in FILES:
+        assert (folder / file).read_bytes() == (wanted / file).read_bytes(), file
+    assert not (folder / "checkpoints/train-reading").exists()
+
+
+@pytest.mark.parametrize("spoiled", ["damaged", "step", "network"])
+def test_a_reading_that_cannot_be_trusted_begins_again(
+    spoiled: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its file is damaged, it is of another step, or a metric holds what cannot be saved."""
+    read: list[int] = []
+
+    def recipe(stops_at: int | None = 14) -> Iterator[Stage]:
+        yield toys.stage(objective=Long(read, None if len(read) >= 14 else stops_at), steps=2, batch=5, evaluate_every=2)
+
+    if spoiled == "network":
+        monkeypatch.setattr(toys.Spread, "__init__", lambda self: vars(self).update(seen=[], of=torch.nn.Linear(1, 1)))
+    with pytest.raises(Interrupted):
+        toys.play(recipe, tmp_path, name="run")
+    reading = tmp_path / "run/checkpoints/train-reading"
+    assert reading.exists() == (spoiled != "network")
+    if spoiled == "damaged":
+        (reading / "state.json").write_text("{}")
+    if spoiled == "step":
+        state.write(reading, {**state.read(reading), "step": 1})
+    assert resume(tmp_path / "run")[0].info["status"] == "done"
+    assert read[14:] == [5, 5, 5, 5, 3] * 2 + [5, 5, 5, 2]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -52,7 +52,9 @@ NSDIFF = "parity/test_nsdiff.py::"
 PATCHTST = "parity/test_patchtst.py::"
 TMDM = "parity/test_tmdm.py::"
 TIMEGRAD = "parity/test_timegrad.py::"
-RUNS, SILENT, RULES, STATE, WORLD = (f"engine/test_{name}.py::" for name in "runs silent rules state world".split())
+RUNS, SILENT, RULES, STATE, STOPS, WORLD = (
+    f"engine/test_{name}.py::" for name in "runs silent rules state stops world".split()
+)
 GRAPHS, IMAGES, TEXT, OWN, AUGMENT = (f"data/test_{name}.py::" for name in "graphs images text own augment".split())
 OPTIM, CLAIMS = "test_optim.py::", "proof/test_claims.py::"
 PARITY = "test_outputs_gradients_and_step"
@@ -993,9 +995,18 @@ JUDGING = [
           "                total[1] += 1",
           (RULES + "test_the_size_of_a_batch_changes_no_measure", GPT2 + "test_loss_and_estimate_of_a_split")),
     Fault("the last, short batch is left out of an evaluation", "evaluation.py",
-          "range(0, len(split), size or max(1, len(split)))",
-          "range(0, len(split) // (size or 1) * (size or 1), size or 1)",
+          "range(first, len(split), size or max(1, len(split)))",
+          "range(first, len(split) // (size or 1) * (size or 1), size or 1)",
           (RULES + "test_metrics_stand_on_all_examples",), "ContractError"),
+    Fault("a long reading that goes on draws as if it began", "engine/judge.py",
+          "        seeds.set_chance(saved[\"chance\"])\n", "",
+          (STOPS + "test_a_long_final_reading_goes_on_where_it_was",)),
+    Fault("a long reading that goes on forgets what its metrics held", "evaluation.py",
+          "            vars(metric).update(saved[\"metrics\"][name])\n", "            pass\n",
+          (STOPS + "test_a_long_final_reading_goes_on_where_it_was",)),
+    Fault("a reading of another step is gone on from", "engine/folder.py",
+          "return saved if saved[\"step\"] == step else None", "return saved",
+          (STOPS + "test_a_reading_that_cannot_be_trusted_begins_again",)),
     Fault("an evaluation of some examples is accepted", "evaluation.py",
           "if count != len(split) or examples != len(split):", "if False:",
           (RULES + "test_a_split_that_gives_fewer_examples_than_it_has_is_refused",

@@ -185,16 +185,30 @@ class RunFolder:
     def newest_path(self, stage: str) -> Path | None:
         return next(iter(self._steps(stage)), None)
 
+    def save_reading(self, stage: str, step: int, tree: dict[str, Any]) -> None:
+        """How far the final reading of a stage is. Not shared, nor is the next: the first process alone reads."""
+        state.write(self.path / "checkpoints" / f"{stage}-reading", {"step": step, **tree})
+
+    def reading(self, stage: str, step: int) -> dict[str, Any] | None:
+        """What `save_reading` wrote at this step; None if nothing, or nothing to be trusted: then all is read again."""
+        with suppress(state.Damaged):
+            saved = state.read(self.path / "checkpoints" / f"{stage}-reading")
+            return saved if saved["step"] == step else None
+        return None
+
     @by_the_first
     def finish(self, stage: str, tree: dict[str, Any]) -> None:
         state.write(self.path / "checkpoints" / f"{stage}-done", tree)
-        for old in self._steps(stage):
-            shutil.rmtree(old)
+        self._forget(stage)
 
     @by_the_first
     def forget_steps(self, stage: str) -> None:
+        self._forget(stage)
+
+    def _forget(self, stage: str) -> None:
         for old in self._steps(stage):
             shutil.rmtree(old)
+        shutil.rmtree(self.path / "checkpoints" / f"{stage}-reading", ignore_errors=True)
 
     def finished(self, stage: str) -> tuple[dict[str, Any] | None, list[str]]:
         """What `finish` wrote, or None; and what was wrong with it."""

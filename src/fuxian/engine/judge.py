@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isnan
+from time import perf_counter
 from typing import Any
 
 from torch import nn
 
 from fuxian import saving
 from fuxian.contract import History, Sealed, defines
-from fuxian.engine import seeds, world
+from fuxian.engine import seeds, state, world
 from fuxian.engine.running import Running
 from fuxian.engine.signals import Signals
 from fuxian.engine.watch import Watch
 from fuxian.errors import ContractError
-from fuxian.evaluation import judging, measure
+from fuxian.evaluation import Reading, judging, measure
 from fuxian.optim import signed
 
 Result = dict[str, float]
@@ -90,25 +91,48 @@ def _final(running: Running, signals: Signals, watch: Watch) -> tuple[Result, di
     data = running.data
     if data is None or not defines(running.objective, "evaluate"):
         return {}, {}
-    result: Result = {}
-    counts: dict[str, float] = {}
     splits = {"val": data.val, "test": data.test} if data.test is not None else {"val": data.val, "train": data.train}
+    saved = running.folder.reading(running.name, running.step)
+    done: dict[str, list[Result]] = saved["done"] if saved else {}  # by split: its metrics, and what each stands on
     with signals.at_once():
         for name, split in splits.items():
-            if split is not None:
-                stands_on: dict[str, float] = {}
-                found = measured(running, name, split, stands_on, watch)
-                result |= {f"{name}/{key}": value for key, value in found.items()}
-                counts |= {f"{name}/{key}": value for key, value in stands_on.items()}
+            if split is not None and name not in done:
+                counts: dict[str, float] = {}
+                done[name] = [measured(running, name, split, counts, watch, done), counts]
+    result, counts = (
+        {f"{name}/{key}": value for name, both in done.items() for key, value in both[part].items()} for part in (0, 1)
+    )
     return result, counts
 
 
-def measured(running: Running, name: str, split: Any, counts: dict[str, float], watch: Watch) -> Result:
-    of, batch = len(split), running.stage.batch
-    told = lambda done: watch.reading(name, done, of)
+def measured(
+    running: Running, name: str, split: Any, counts: dict[str, float], watch: Watch, done: dict[str, Any] | None = None
+) -> Result:
+    """The metrics of a split. `done`, the splits before it, makes it a final reading.
+
+    One that takes long is saved on the way: a resume goes on from there, with the same bits.
+    """
+    of, batch, begun, saved_at = len(split), running.stage.batch, None, perf_counter()
     seeds.seed_all(running.stream("evaluate"))
+    saved = running.folder.reading(running.name, running.step) if done is not None else None
+    if saved and saved["split"] == name:
+        begun = saved["reading"]
+        state.copy_into(running.buffers(), saved["buffers"], f"buffers of stage {running.name}")
+        seeds.set_chance(saved["chance"])
+
+    def told(reading: Reading) -> None:
+        nonlocal saved_at
+        watch.reading(name, reading.examples, of)
+        if done is None or perf_counter() - saved_at < running.settings.save_seconds:
+            return
+        if now := reading.state():
+            chance, buffers = seeds.chance(), running.buffers()
+            tree = {"done": done, "split": name, "reading": now, "chance": chance, "buffers": buffers}
+            running.folder.save_reading(running.name, running.step, tree)
+        saved_at = perf_counter()
+
     with running.autocast():
-        return measure(running.model, running.objective, split, batch, counts=counts, told=told)
+        return measure(running.model, running.objective, split, batch, counts=counts, told=told, begun=begun)
 
 
 def draw(running: Running, split: Any) -> None:

@@ -202,6 +202,9 @@ class Running:
         still = {} if frozen else {n for n, t in self._frozen().items() if _mark(t) == self.at_start[n]}
         return {name: tensor for name, tensor in found.items() if name not in still}
 
+    def buffers(self) -> dict[str, Tensor]:
+        return {name: tensor for name, tensor in self.tensors(frozen=True).items() if not isinstance(tensor, nn.Parameter)}
+
     def _frozen(self) -> dict[str, Tensor]:
         found = state.tensors_of(("", self.model), ("objective.", self.objective))
         return {n: t for n, t in found.items() if isinstance(t, nn.Parameter) and not t.requires_grad}

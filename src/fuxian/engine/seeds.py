@@ -7,7 +7,9 @@ step would collide (about 116 times in a million steps), and `seed + step` alone
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,6 +38,28 @@ def seed_all(value: int) -> None:
     seed_torch(value)
     np.random.seed(value % 2**32)  # noqa: NPY002  the global state is the one that libraries draw from
     random.seed(value)
+
+
+def chance() -> dict[str, Any]:
+    """Where all that `seed_all` seeds now is, to be saved."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return {
+        "torch": [generator.get_state() for generator in (torch.default_generator, *torch.cuda.default_generators)],
+        "mps": torch.mps.get_rng_state() if MPS else None,
+        "numpy": [name, np.asarray(keys).tolist(), *rest],
+        "random": random.getstate(),
+    }
+
+
+def set_chance(saved: Mapping[str, Any]) -> None:
+    """Goes on from what `chance` told. CUDA's generators, where there are fewer of them now, are left out."""
+    for generator, state in zip((torch.default_generator, *torch.cuda.default_generators), saved["torch"], strict=False):
+        generator.set_state(state)
+    if MPS and saved["mps"] is not None:
+        torch.mps.set_rng_state(saved["mps"])
+    np.random.set_state(tuple(saved["numpy"]))  # noqa: NPY002
+    version, keys, gauss = saved["random"]
+    random.setstate((version, tuple(keys), gauss))
 
 
 def order(seed: int, stage: str, epoch: int, examples: int) -> Tensor:
