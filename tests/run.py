@@ -14,6 +14,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, required=True, help="fail when the suite takes longer")
     options, rest = parser.parse_known_args()
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": os.environ.get("PYTHONWARNINGS", "")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # else each command that a test starts compiles the package anew
     processes = ["-n", str(min(2, os.cpu_count() or 1)), "--dist", "loadgroup"]
     command = [sys.executable, "-m", "pytest", *processes, "--durations=10", "-ra", *rest]
     began = time.perf_counter()

@@ -200,6 +200,7 @@ def test_a_net_forgets_and_consolidation_helps(runs: dict[str, list[dict[str, fl
     assert mean("none", "test/accuracy") < mean("ewc", "test/accuracy") < mean("joint", "test/accuracy")
 
 
+@pytest.mark.slow
 def test_what_a_run_returns_is_what_the_engine_measured(runs: dict[str, list[dict[str, float]]]) -> None:
     for metrics in (metrics for made in runs.values() for metrics in made):
         for t in range(1, 6):

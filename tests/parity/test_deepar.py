@@ -213,6 +213,7 @@ def test_what_is_told_is_in_the_numbers_of_the_data() -> None:
         assert told == pytest.approx((place - 1.645 * width, place, place + 1.645 * width), abs=0.2 * width)
 
 
+@pytest.mark.slow
 def test_the_recipe_comes_near_the_optimum_and_not_below_it(tmp_path) -> None:
     run = fuxian.run("deepar", quick=True, parent=tmp_path)
     assert run.metrics["to_optimum"] == run.metrics["test/crps"] / run.metrics["test/optimum_crps"]

@@ -102,6 +102,7 @@ def test_a_rate_that_is_too_large_is_seen_and_no_other(made: Run) -> None:
     assert rises(torch.tensor([3.0, 2.0, 2.5, 2.5, 2.6])) == 2
 
 
+@pytest.mark.slow
 def test_all_examples_stay_on_the_ridge_and_one_leaves_it(made: Run) -> None:
     stages: Any = fuxian.load(made).stages
     ridge, noise = (next(s.model for s in stages if s.name == name)[name].w.tolist() for name in ("ridge", "noise"))

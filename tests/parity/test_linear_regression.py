@@ -103,6 +103,7 @@ def test_the_closed_form_is_that_of_numpy_and_of_scikit_learn(columns: tuple[str
         assert (round(measured["mse"], 2), round(measured["r2"], 2)) == (2548.07, 0.47), sklearn.__version__
 
 
+@pytest.mark.slow
 def test_descent_ends_at_the_closed_form_and_its_path_is_kept(tmp_path) -> None:
     run = fuxian.run("linear_regression", epochs=3000, parent=tmp_path)
     w, b = least_squares(all_of(three_points().train))

@@ -107,6 +107,7 @@ def test_without_a_whole_batch_there_is_nothing_as_published() -> None:
     assert some["as_published/mse"] == pytest.approx(measure(last, objective, data.test.head(6))["mse"], rel=1e-12)
 
 
+@pytest.mark.slow
 def test_the_recipe(tmp_path) -> None:
     run = fuxian.run("naive", quick=True, limit=5, parent=tmp_path)
     models: dict[str, Any] = {name: load(run, stage=name).model for name in ("climatology", "seasonal", "last")}

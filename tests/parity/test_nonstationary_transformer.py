@@ -237,6 +237,7 @@ def test_the_recipe_is_the_protocol_of_run_py() -> None:
     assert [stage.stop(worse[:n]) for n in (4, 5)] == [False, True]
 
 
+@pytest.mark.slow
 def test_it_learns_the_waves(tmp_path) -> None:
     run = fuxian.run("nonstationary_transformer", quick=True, parent=tmp_path)
     assert run.metrics["test/mse"] < 0.5  # of a series whose variance is 1

@@ -166,6 +166,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return fuxian.run("optimizers", quick=True, parent=tmp_path_factory.mktemp("runs"))
 
 
+@pytest.mark.slow
 def test_all_begin_alike_and_go_down(made: Run) -> None:
     assert max(made.metrics[f"{name}_height"] for name in RULES) < 6  # began at 18.7
     assert all(made.metrics[f"{name}_cost"] < 2 for name in RULES if name != "adadelta")
@@ -175,6 +176,7 @@ def test_all_begin_alike_and_go_down(made: Run) -> None:
     assert raced.cost[:, 0].unique().numel() == 1  # the same start and batch
 
 
+@pytest.mark.slow
 def test_the_rank_is_that_of_the_last_epochs_cost(made: Run) -> None:
     three = {name: made.metrics[f"{name}_cost"] for name in ("adam", "nag", "adagrad")}
     assert made.metrics["adagrad_rank"] == 1 + sum(cost < three["adagrad"] for cost in three.values())

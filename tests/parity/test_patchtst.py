@@ -186,6 +186,7 @@ def test_what_it_cannot_build(knobs: dict[str, Any], word: str) -> None:
         next(recipe("waves", window=48, horizon=24, **knobs))
 
 
+@pytest.mark.slow
 def test_it_comes_near_what_no_forecast_can_be_better_than(tmp_path) -> None:
     """Of waves the best error is the noise's own variance."""
     run = fuxian.run("patchtst", quick=True, parent=tmp_path)

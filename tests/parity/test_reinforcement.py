@@ -160,6 +160,7 @@ def test_the_baseline_goes_to_the_mean_return_that_followed_a_state() -> None:
     assert (-slope_S).tolist() == pytest.approx([(4 + 3 + 6) / 3, (3 + 4) / 2, 0])
 
 
+@pytest.mark.slow
 def test_each_player_learns_its_own(tmp_path) -> None:
     """By the recipe's own rates; the baseline becomes what is expected, the agent earns more, and both are measured."""
     run = fuxian.run("reinforcement", quick=True, parent=tmp_path)
