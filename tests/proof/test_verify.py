@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Mapping
 from dataclasses import replace
 from statistics import fmean
+from typing import Any
 
 import pytest
 
 from fuxian import catalog
 from fuxian.cli import main
+from fuxian.cli.progress import Progress
 from fuxian.facts import Claim
 from fuxian.proof import record
 from fuxian.proof.card import card
@@ -52,6 +57,36 @@ def test_claims_of_one_setting_share_their_runs_and_are_recorded(results, tmp_pa
     assert {path: path.stat().st_mtime_ns for path in folders[0].glob("seed-*/result.json")} == before, (
         "finished seeds run once"
     )
+
+
+@pytest.mark.parametrize("known", [0, 3])
+def test_what_is_finished_when_it_stops_is_recorded(results, monkeypatch, capsys, known: int) -> None:
+    entry = catalog.find("kmeans")
+    for claim in entry.claims if known else []:
+        record.record_claim(entry.path, claim, {"values": [1.0] * known, "seeds": [*range(known)]})
+    stage_started = Progress.stage_started
+
+    def asks(self: Progress, stage: Mapping[str, Any]) -> None:
+        stage_started(self, stage)
+        if self.folder.name == "seed-2":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "stage_started", asks)
+        assert main(["verify", "kmeans", "--claim", "1"]) == 143
+    assert "  do     fuxian verify kmeans --claim 1     goes on, to the same bits" in capsys.readouterr().err
+    written = {one["metric"]: one for one in json.loads((results / "basics.kmeans.json").read_text())["claims"]}
+    if known:  # a record of more seeds stays
+        assert written["train/inertia"]["values"] == [1.0] * known
+        return
+    assert list(written) == ["train/inertia"]  # the other was not asked for
+    assert written["train/inertia"]["seeds"] == [0, 1]
+    assert written["train/inertia"]["values"] == [pytest.approx(78.8514, abs=1e-4)] * 2
+    claim = next(proof for proof in card(entry) if proof.kind == "claim")
+    assert claim.mark == "part"
+    assert main(["verify", "kmeans"]) == 0
+    written = json.loads((results / "basics.kmeans.json").read_text())["claims"]
+    assert [one["seeds"] for one in written] == [[0, 1, 2, 3, 4]] * 2
 
 
 def test_one_claim_is_chosen_by_its_number_or_its_place(results, tmp_path, monkeypatch, capsys) -> None:

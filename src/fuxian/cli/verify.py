@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from fuxian import catalog
@@ -11,7 +12,7 @@ from fuxian.cli.progress import Progress
 from fuxian.cli.runs import cited, telling
 from fuxian.cli.show import claims
 from fuxian.cli.terminal import MARKS, Terminal
-from fuxian.errors import DataMissing, WrongInput
+from fuxian.errors import DataMissing, Interrupted, WrongInput
 from fuxian.facts import Claim
 from fuxian.knobs import nearest
 from fuxian.proof.card import name
@@ -48,7 +49,11 @@ def verify(words: Sequence[str], terminal: Terminal) -> int:
         from fuxian.proof.record import results_folder
         from fuxian.proof.verify import verify as prove
 
-        judged = prove(entry, chosen, watch=watch)
+        try:
+            judged = prove(entry, chosen, watch=watch)
+        except Interrupted as error:
+            error.lines["do"] = f"{shlex.join(['fuxian', 'verify', *words])}     goes on, to the same bits"
+            raise
     record = results_folder() / f"{entry.key}.json"
     if terminal.wants_json:
         rows = [

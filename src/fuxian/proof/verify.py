@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from fuxian.catalog import Entry
 from fuxian.engine.folder import runs_folder
 from fuxian.engine.run import Run, resume, run_seeds
 from fuxian.engine.watch import Watch
-from fuxian.errors import WrongInput
+from fuxian.errors import Interrupted, WrongInput
 from fuxian.facts import Claim
 from fuxian.numbers import plural
 from fuxian.proof.claims import Verdict, matching, verdict
 from fuxian.proof.fresh import first_losses
-from fuxian.proof.record import record_claim
+from fuxian.proof.record import claim_record, record_claim
 
 
 def at_hand(entry: Entry, claims: Sequence[Claim] | None) -> list[Claim]:
@@ -30,8 +31,8 @@ def verify(entry: Entry, claims: Sequence[Claim] | None = None, *, watch: Watch 
     """Runs every claim that is `at_hand`, records it, and returns a verdict on each, in the method's order.
 
     The runs of one setting are in `verify-<setting>-<hash of the method's file>`: claims with the same knobs share them,
-    finished seeds are not run again, and a stopped verification goes on. Raises WrongInput where a claim's metric is not
-    measured.
+    finished seeds are not run again, and a stopped verification goes on. What is finished when it stops is recorded, too.
+    Raises WrongInput where a claim's metric is not measured, Interrupted.
     """
     judged = []
     runnable = at_hand(entry, claims)
@@ -39,7 +40,11 @@ def verify(entry: Entry, claims: Sequence[Claim] | None = None, *, watch: Watch 
         if claim not in runnable:
             judged.append(verdict(claim, []))
             continue
-        runs = _runs(entry, claim, watch)
+        try:
+            runs = _runs(entry, claim, watch)
+        except Interrupted:
+            _record_part(entry, [one for one in runnable if _folder(entry, one) == _folder(entry, claim)])
+            raise
         missing = [str(run.folder) for run in runs if claim.metric not in run.metrics]
         if missing:
             raise WrongInput(f"{entry.name} claims {claim.metric}, which its runs do not measure", where=missing[0])
@@ -48,17 +53,30 @@ def verify(entry: Entry, claims: Sequence[Claim] | None = None, *, watch: Watch 
     return judged
 
 
-def _runs(entry: Entry, claim: Claim, watch: Watch | None) -> list[Run]:
+def _folder(entry: Entry, claim: Claim) -> Path:
     setting = "-".join(f"{name}-{value}" for name, value in claim.knobs.items()) or "default"
     setting = re.sub(r"[^A-Za-z0-9._+-]+", "-", setting)  # a list has commas, a path has slashes
-    name = f"verify-{setting}-{claim.seeds}-seeds-{entry.code[:8]}"
-    folder = runs_folder() / entry.key / name
+    return runs_folder() / entry.key / f"verify-{setting}-{claim.seeds}-seeds-{entry.code[:8]}"
+
+
+def _record_part(entry: Entry, claims: Sequence[Claim]) -> None:
+    """Records the finished seeds of claims of one setting, where no record has as many."""
+    for claim in claims:
+        seeds = [_folder(entry, claim) / f"seed-{seed}" for seed in range(claim.seeds)]
+        runs = [Run(seed) for seed in seeds if (seed / "result.json").is_file()]
+        known = claim_record(entry.key, claim)
+        if len(runs) > len(known["values"] if known else []):
+            record_claim(entry.path, claim, _facts(claim, runs))
+
+
+def _runs(entry: Entry, claim: Claim, watch: Watch | None) -> list[Run]:
+    folder = _folder(entry, claim)
     if (folder / "seeds.json").is_file():
         runs = resume(folder, watch=watch)
         for run in runs:
             _check_setting(entry, claim, run)
         return runs
-    return run_seeds(entry.key, range(claim.seeds), name=name, watch=watch, origin="claim", **claim.knobs)
+    return run_seeds(entry.key, range(claim.seeds), name=folder.name, watch=watch, origin="claim", **claim.knobs)
 
 
 def _check_setting(entry: Entry, claim: Claim, run: Run) -> None:
