@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from math import nan
 from pathlib import Path
 
 from fuxian import catalog
@@ -24,7 +23,7 @@ SIGNS = {"ok": "●", "short": "◆", "part": "◐", "scale": "○", "none": "�
 
 def makers() -> dict[str, Callable[[], str]]:
     """What makes each table, by name. The place of `proofs` is between <!-- proofs --> and <!-- /proofs -->."""
-    ours = {"proofs": markdown, "claims": claims, "evidence": evidence, "faults": faults}
+    ours = {"proofs": markdown, "claims": claims, "evidence": evidence, "faults": faults, "every-window": every_window}
     return ours | {name: partial(comparison, name) for name in comparisons()}
 
 
@@ -104,17 +103,44 @@ def comparison(name: str) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in cells)])
 
 
+def every_window() -> str:
+    """One row a method that was tested on every window of ETTh1, from 168 steps to 192, the best first; beside it blocks.
+
+    From the records of claims; what blocks gave is the comparison's, `etth1`.
+    """
+    task = {"data": "etth1", "window": 168, "horizon": 192, "windows": "all"}
+    found = [
+        (entry, kept)
+        for entry in catalog.methods()
+        for claim in entry.claims
+        if claim.metric.endswith("test/crps") and (kept := claim_record(entry.key, claim))
+        if task.items() <= kept["resolved"].items()
+    ]
+    blocks = {row["called"]: row["values"]["test/crps"] for row in comparisons()["etth1"]["rows"]}
+    lines = ["| method | crps | of blocks | seeds | a seed |", "|---|--:|--:|--:|--:|"]
+    for entry, kept in sorted(found, key=lambda one: one[1]["mean"]):
+        crps = [_spread("test/crps", values) for values in (kept["values"], blocks.get(entry.name, []))]
+        cells = [entry.name, *crps, str(len(kept["values"])), duration(kept["seconds_each"][0])]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def _measured(metric: str, rows: list[list[float] | None]) -> list[str]:
     """Each row's mean ± deviation, a dash where it has none; in bold what reads as the best does."""
     means = [mean_std(values)[0] for values in rows if values]
     best = (max if better(metric) == "higher" else min)(means)
     written = []
     for values in rows:
-        mean, std = mean_std(values) if values else (nan, nan)
-        scaled = scale(metric, values or ())
-        text = scaled.with_unit(scaled.spread(mean, std)) if values else NONE
-        written.append(f"**{text}**" if values and scaled.value(mean) == scaled.value(best) else text)
+        scaled, text = scale(metric, values or ()), _spread(metric, values or ())
+        ahead = values and scaled.value(mean_std(values)[0]) == scaled.value(best)
+        written.append(f"**{text}**" if ahead else text)
     return written
+
+
+def _spread(metric: str, values: Sequence[float]) -> str:
+    """The mean ± deviation of a metric, or a dash."""
+    scaled = scale(metric, values)
+    return scaled.with_unit(scaled.spread(*mean_std(values))) if values else NONE
 
 
 def refreshed(text: str) -> str:
