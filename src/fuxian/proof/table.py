@@ -23,7 +23,7 @@ SIGNS = {"ok": "●", "short": "◆", "part": "◐", "scale": "○", "none": "�
 
 def makers() -> dict[str, Callable[[], str]]:
     """What makes each table, by name. The place of `proofs` is between <!-- proofs --> and <!-- /proofs -->."""
-    ours = {"proofs": markdown, "claims": claims, "evidence": evidence, "faults": faults, "every-window": every_window}
+    ours = {"proofs": markdown, "claims": claims, "evidence": evidence, "faults": faults, "windows": every_window}
     return ours | {name: partial(comparison, name) for name in comparisons()}
 
 
