@@ -104,3 +104,9 @@ def test_a_claim_about_a_knob_that_is_not_there_holds_for_no_run() -> None:
 def test_cards_need_no_torch() -> None:
     code = "import sys, fuxian.proof.card; assert not {'torch', 'jinja2', 'matplotlib'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("seeds", "told"), [(0, ""), (1, "1 of 3"), (3, "3"), (4, "4")])
+def test_seeds_are_counted_beside_those_that_the_claim_asks_for(seeds: int, told: str) -> None:
+    assert verdict(replace(HIGHER, seeds=3), [0.8] * seeds).counted == told
+    assert verdict(replace(HIGHER, seeds=3, comparison="half the data"), [0.8] * seeds).counted == told

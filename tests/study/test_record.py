@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import fuxian
+from fuxian import catalog
 from fuxian.errors import WrongInput
 from fuxian.proof import record as evidence
 from fuxian.proof import table
@@ -88,3 +89,27 @@ def test_a_comparison_that_is_not_finished(compared: Path, here: Path) -> None:
     next((here / "runs").glob("*wide*/compare-both/seed-1/result.json")).unlink()
     with pytest.raises(WrongInput, match="1 of its runs are not finished"):
         keep(compared, [])
+
+
+def test_every_window_has_the_records_of_its_task_alone_the_best_first(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evidence, "results_folder", lambda: here / "results")
+    evidence.record_comparison("etth1", {"rows": [{"called": "linear", "values": {"test/crps": [0.5]}}]})
+    task = {"data": "etth1", "window": 168, "horizon": 192, "windows": "all"}
+
+    def kept(name: str, metric: str, value: float, **others: int) -> None:
+        entry = catalog.find(name)
+        claim = next(one for one in entry.claims if one.metric == metric)
+        facts = {"values": [value], "seeds": [0], "seconds_each": [2.0], "resolved": task | others}
+        evidence.record_claim(entry.path, claim, facts)
+
+    kept("naive", "seasonal/test/crps", 0.7)
+    kept("linear", "test/crps", 0.6)
+    kept("tmdm", "test/crps", 0.3)
+    kept("naive", "climatology/test/mse", 0.1)  # another metric
+    kept("nsdiff", "test/crps", 0.2, horizon=96)  # another task
+    rows = table.every_window().splitlines()[2:]
+    assert [[cell.strip() for cell in row.split("|")[1:4]] for row in rows] == [
+        ["tmdm", "0.3000", "–"],
+        ["linear", "0.6000", "0.5000"],
+        ["naive, seasonal", "0.7000", "–"],
+    ]

@@ -281,7 +281,7 @@ def claims(judged: Sequence[Verdict]) -> Table:
             coloured(_ours(one)),
             NONE if one.claim.value is None else coloured(scaled.with_unit(scaled.value(one.claim.value))),
             coloured(scaled.gap(one.gap)),
-            str(len(one.values) or NONE),
+            one.counted or NONE,
             coloured("; ".join(filter(None, [where, why.get(one.word, "")]))),
         )
     return table

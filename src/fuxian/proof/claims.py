@@ -50,6 +50,12 @@ class Verdict:
         return self.word in ("reproduced", "above", "short")
 
     @property
+    def counted(self) -> str:
+        """The seeds that it stands on: `3`, or `1 of 3` where the claim asks for more; nothing without a run."""
+        n = len(self.values)
+        return f"{n} of {self.claim.seeds}" if 0 < n < self.claim.seeds else str(n or "")
+
+    @property
     def outside(self) -> float:
         """By how much the mean is beyond the tolerance, on either side; 0 inside it."""
         return max(0.0, abs(self.gap) - self.claim.tolerance) if isfinite(self.gap) else nan

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from fuxian import catalog
 from fuxian.catalog import Entry
@@ -63,7 +64,7 @@ def _claim(entry: Entry, one: Verdict) -> list[str]:
     said = f"{SIGNS[one.mark]} {sentence(one)}" + f": {why}" * bool(why)
     commit = f"`{kept['commit'][:7]}`" if kept.get("commit") else NONE
     metric = claim.metric.rpartition("/")[2].replace("_", " ")
-    return [entry.name, f"{metric}; {claim.where}", published, ours, str(len(one.values) or NONE), said, commit]
+    return [entry.name, f"{metric}; {claim.where}", published, ours, one.counted or NONE, said, commit]
 
 
 def evidence() -> str:
@@ -109,18 +110,17 @@ def every_window() -> str:
     From the records of claims; what blocks gave is the comparison's, `etth1`.
     """
     task = {"data": "etth1", "window": 168, "horizon": 192, "windows": "all"}
-    found = [
-        (entry, kept)
-        for entry in catalog.methods()
-        for claim in entry.claims
-        if claim.metric.endswith("test/crps") and (kept := claim_record(entry.key, claim))
-        if task.items() <= kept["resolved"].items()
-    ]
+    found: dict[str, dict[str, Any]] = {}
+    for entry in catalog.methods():
+        for claim in entry.claims:
+            kept = claim_record(entry.key, claim)
+            if kept and claim.metric.endswith("test/crps") and task.items() <= kept["resolved"].items():
+                found[", ".join([entry.name, *claim.metric.split("/")[:-2]])] = kept  # a stage's name, if it has one
     blocks = {row["called"]: row["values"]["test/crps"] for row in comparisons()["etth1"]["rows"]}
     lines = ["| method | crps | of blocks | seeds | a seed |", "|---|--:|--:|--:|--:|"]
-    for entry, kept in sorted(found, key=lambda one: one[1]["mean"]):
-        crps = [_spread("test/crps", values) for values in (kept["values"], blocks.get(entry.name, []))]
-        cells = [entry.name, *crps, str(len(kept["values"])), duration(kept["seconds_each"][0])]
+    for called, kept in sorted(found.items(), key=lambda one: mean_std(one[1]["values"])[0]):
+        crps = [_spread("test/crps", values) for values in (kept["values"], blocks.get(called, []))]
+        cells = [called, *crps, str(len(kept["values"])), duration(kept["seconds_each"][0])]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
