@@ -6,6 +6,7 @@ import itertools
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,19 @@ class Fixed:
 
 
 class Engine:
-    """A stage driven by the engine's own loop, so many steps at a call; checkpoints left out."""
+    """A stage driven by the engine's own loop, so many steps at a call, as in a run; checkpoints left out."""
 
     def __init__(self, stage: Any) -> None:
         from fuxian.engine import loop
+        from fuxian.engine.device import kept_memory
         from fuxian.engine.folder import RunFolder
         from fuxian.engine.running import Running, Settings
         from fuxian.engine.signals import Signals
         from fuxian.engine.watch import Watch
 
-        self.place = tempfile.TemporaryDirectory()
-        self.folder = RunFolder(Path(self.place.name))
-        self.folder.__enter__()
+        self.all = ExitStack()
+        self.all.enter_context(kept_memory())
+        self.folder = self.all.enter_context(RunFolder(Path(self.all.enter_context(tempfile.TemporaryDirectory()))))
         self.running = Running(stage, "train", self.folder, Settings(save_seconds=1e9))
         self.running.save = lambda: None  # type: ignore[method-assign]
         self.signals, self.watch, self.train = Signals(), Watch(), loop.train
@@ -51,8 +53,7 @@ class Engine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.folder.__exit__(None, None, None)
-        self.place.cleanup()
+        self.all.close()
 
     def losses(self, steps: int) -> Tensor:
         """Of the first steps, of which there are 20 at most: those that the log has a line for each."""
@@ -72,14 +73,18 @@ def repeated(step: Callable[[], object]) -> Callable[[int], None]:
     return run
 
 
-def stepping(model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor]) -> Callable[[], float]:
-    """A step of a plain script, which gives its loss."""
+def stepping(
+    model: nn.Module, optimizer: torch.optim.Optimizer, loss: Callable[[], Tensor], clip: float | None = None
+) -> Callable[[], float]:
+    """A step of a plain script, which gives its loss; `clip` is the largest 2-norm of the gradient."""
     model.train()
 
     def step() -> float:
         optimizer.zero_grad()
         value = loss()
         value.backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
         return value.item()
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import resource
 import subprocess
 from collections.abc import Iterator
 from importlib import import_module
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from fuxian import load, measure
 from fuxian.contract import Stage
 from fuxian.engine import seeds
+from fuxian.engine.device import kept_memory
 from fuxian.engine.watch import Watch
 from fuxian.errors import ContractError
 from fuxian.optim import adam, cosine, lbfgs, sgd
@@ -382,3 +385,19 @@ def test_a_record_that_is_written_leaves_the_checkout_clean(tmp_path: Path, monk
     assert module._commit() == (head.stdout.strip(), False)
     code.write_text("{} ")
     assert module._commit() == (head.stdout.strip(), True)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="not glibc")
+def test_a_run_keeps_its_memory_from_step_to_step() -> None:
+    pieces = lambda: [torch.ones(6_000_000) for _ in range(4)]
+    pages = 4 * 24_000_000 // resource.getpagesize()
+    faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    resident = lambda: int(Path("/proc/self/statm").read_text().split()[1])
+    with kept_memory():
+        pieces()
+        before = faults()
+        for _ in range(5):
+            pieces()
+        assert faults() - before < 5 * pages / 2  # else all of them, five times
+        kept = resident()
+    assert kept - resident() > 0.8 * pages

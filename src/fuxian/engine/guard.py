@@ -19,7 +19,7 @@ _MODULE = frozenset(vars(nn.Module()))  # what every module has
 def watched(model: nn.Module, objective: nn.Module) -> Iterator[None]:
     """Raises ContractError where a step in here changes what no checkpoint holds, or draws from unseeded generators."""
     before = dict(_unsaved(model, objective))
-    generators = random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002
+    generators = _generators()
     yield
     after = dict(_unsaved(model, objective))
     changed = next((name for name, value in after.items() if not _same(before.get(name), value)), None)
@@ -30,12 +30,18 @@ def watched(model: nn.Module, objective: nn.Module) -> Iterator[None]:
             f"{changed} changed while a step ran, and is {what}: a resumed run would not have it",
             do=f"make it a buffer: self.register_buffer({name!r}, torch.tensor(…)), changed in place",
         )
-    now = random.getstate(), np.random.get_state(legacy=False)  # noqa: NPY002
-    if now[0] != generators[0] or str(now[1]) != str(generators[1]):
+    if _generators() != generators:
         raise ContractError(
             "a step drew from `random` or `numpy.random`: a resumed run would draw other numbers",
             do="draw from torch's default generator, which is seeded for each step",
         )
+
+
+def _generators() -> tuple[Any, ...]:
+    """Where those stand that the engine does not seed for each step."""
+    state: Any = np.random.get_state()  # noqa: NPY002
+    name, keys, *rest = state
+    return random.getstate(), name, keys.tobytes(), rest
 
 
 def _unsaved(*roots: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -16,7 +16,7 @@ from fuxian import catalog
 from fuxian.contract import Splits, Stage
 from fuxian.data.own import reading
 from fuxian.engine import judge, loop, state, world
-from fuxian.engine.device import peak_memory
+from fuxian.engine.device import kept_memory, peak_memory
 from fuxian.engine.folder import RunFolder
 from fuxian.engine.running import Running, Settings
 from fuxian.engine.signals import CODES, Signals, Stopped
@@ -28,7 +28,7 @@ def work(
     entry: catalog.Entry, folder: RunFolder, info: dict[str, Any], knobs: dict[str, Any], settings: Settings, watch: Watch
 ) -> None:
     """Plays a recipe in its folder from wherever it stands to its end, and writes what it came to."""
-    with folder, _reported(entry, folder, info, knobs), Signals() as signals:
+    with kept_memory(), folder, _reported(entry, folder, info, knobs), Signals() as signals:
         watch.started(folder.path, info)
         folder.write_info(info)
         played: list[str] = []
