@@ -878,6 +878,12 @@ VISION = [
 ]  # fmt: skip
 
 ENGINE = [
+    Fault("memory goes back to the system after each step", "engine/device.py",
+          'glibc = hasattr(libc, "mallopt")', "glibc = False",
+          (RUNS + "test_a_run_keeps_its_memory_from_step_to_step",)),
+    Fault("memory does not go back to the system after a run", "engine/device.py",
+          "            libc.malloc_trim(0)\n", "",
+          (RUNS + "test_a_run_keeps_its_memory_from_step_to_step",)),
     Fault("moments that should go on to the next stage begin anew", "engine/work.py",
           "player.carry(carried[player.name])", "pass",
           ("engine/test_runs.py::test_moments_go_on_from_the_stage_before_where_they_are_asked_to[True]",)),

@@ -47,7 +47,7 @@ SEEDLESS = True
 
 def squared_distances(x_BF: Tensor, z_NF: Tensor) -> Tensor:
     """(B, N), a few columns at a time. As sums: the last bits of a matrix product differ from run to run."""
-    return torch.cat([(x_BF[:, None] - part_NF).square().sum(2) for part_NF in z_NF.split(128)], 1)
+    return torch.cat([(x_BF[:, None] - part_NF).square_().sum(2) for part_NF in z_NF.split(32)], 1)
 
 
 def gaussian(x_BF: Tensor, z_NF: Tensor, gamma: float) -> Tensor:

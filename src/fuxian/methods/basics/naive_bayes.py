@@ -77,7 +77,8 @@ class NaiveBayes(nn.Module):
         """ln p(x | class) (N, C): a sum over features, as if none depended on another. Eq. 6.26."""
         each_C = zip(self.mean_CF, self.variance_CF, strict=True)  # one at a time: (N, C, F) would be large
         return torch.stack(
-            [-0.5 * ((x_NF - mean_F).square() / var_F + (2 * pi * var_F).log()).sum(1) for mean_F, var_F in each_C], 1
+            [-0.5 * (x_NF - mean_F).square_().div_(var_F).add_((2 * pi * var_F).log()).sum(1) for mean_F, var_F in each_C],
+            1,
         )
 
     def forward(self, x_NF: Tensor) -> Tensor:
