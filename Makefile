@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-fast lint prove faults bench clean
+.PHONY: demo test test-fast lint prove faults bench peers clean
 
 demo: .venv/ready
 	$(BIN)/fuxian demo
@@ -25,7 +25,11 @@ lint: .venv/ready
 
 bench: .venv/bench
 	-test -f .venv-timm/ready || $(MAKE) .venv-timm/ready
+	-$(MAKE) peers
 	$(BIN)/python benchmarks/run.py
+
+peers: .venv/ready
+	$(BIN)/python -m benchmarks.authors
 
 .venv/ready: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -44,4 +48,4 @@ bench: .venv/bench
 	touch $@
 
 clean:
-	rm -rf .venv .venv-timm dist build .ruff_cache .hypothesis
+	rm -rf .venv .venv-timm .peers dist build .ruff_cache .hypothesis

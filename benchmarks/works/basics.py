@@ -1,14 +1,16 @@
-"""Whole runs of the small textbook methods: k-means on iris beside scikit-learn, back-propagation beside autograd."""
+"""Small textbook methods: k-means beside scikit-learn, back-propagation beside autograd, optimizers beside torch's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.pairing import Side, Work
-from benchmarks.sides import Engine, repeated
+from benchmarks.sides import Engine, Fixed, repeated
 
 CLUSTERS, STARTS, LLOYD = 3, 10, 100  # the recipe's
 BITS, HIDDEN, NETS, LR, MOMENTUM = 6, 2, 20, 0.1, 0.9
@@ -88,6 +90,58 @@ def backpropagation_peer(weights: Mapping[str, Tensor]) -> Side:
     return Side(repeated(sweep), after)
 
 
+# ── optimizers ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+RATE = 0.01
+
+
+def digits() -> tuple[Tensor, Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    return torch.rand(128, 1, 28, 28, generator=draw), torch.randint(10, (128,), generator=draw)
+
+
+def rules() -> Side:
+    from fuxian.contract import Splits, Stage
+    from fuxian.data.images import Images
+    from fuxian.methods.basics.optimizers import RULES, Race, all_at
+
+    start = torch.nn.Linear(784, 10)
+    models: Any = torch.nn.ModuleDict({name: deepcopy(start) for name in RULES})
+    race = Race(RULES, 10_000, 1)
+    engine = Engine(Stage(models, Splits(Fixed(Images(*digits()))), race, all_at(dict.fromkeys(RULES, RATE)), steps=10_000))
+
+    def after() -> Tensor:
+        engine(20)
+        return race.cost[:, 19]
+
+    return Side(engine, after, dict(start.named_parameters()))
+
+
+def rules_peer(weights: Mapping[str, Tensor]) -> Side:
+    image, label = digits()
+    models = [torch.nn.Linear(784, 10) for _ in range(7)]
+    for model in models:
+        model.load_state_dict(dict(weights))
+    sgd, momentum, nag, adagrad, adadelta, rmsprop, adam = (model.parameters() for model in models)
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.SGD(sgd, RATE), torch.optim.SGD(momentum, RATE, 0.9), torch.optim.SGD(nag, RATE, 0.9, nesterov=True),
+        torch.optim.Adagrad(adagrad, RATE), torch.optim.Adadelta(adadelta, RATE, 0.95, 1e-6),
+        torch.optim.RMSprop(rmsprop, RATE, 0.9), torch.optim.Adam(adam, RATE),
+    ]  # fmt: skip
+
+    def step() -> list[float]:
+        found = []
+        for model, optimizer in zip(models, optimizers, strict=True):
+            optimizer.zero_grad()
+            loss = torch.nn.functional.cross_entropy(model(image.flatten(1)), label)
+            loss.backward()
+            optimizer.step()
+            found.append(loss.item())
+        return found
+
+    return Side(repeated(step), lambda: torch.tensor([step() for _ in range(20)][-1]))
+
+
 WORKS = [
     Work(
         "kmeans", "ten starts of k-means on iris", kmeans, kmeans_peer, "scikit-learn", method="kmeans", times=20,
@@ -97,5 +151,9 @@ WORKS = [
         "backpropagation", "a sweep of back-propagation, 20 nets at once", backpropagation, backpropagation_peer,
         "torch’s autograd", method="backpropagation", times=1000, threads=1, agree=1e-9,
         note="ours also reads the error after each step, which chooses the best net",
+    ),
+    Work(
+        "optimizers", "a step of each of seven optimizers, of softmax regression", rules, rules_peer, "torch.optim",
+        method="optimizers", times=50, note="torch's as they come, their updates written for whole lists of tensors",
     ),
 ]  # fmt: skip

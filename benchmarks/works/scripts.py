@@ -6,7 +6,7 @@ bytes of its shape.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -181,7 +181,8 @@ class EWCStep:
 
 @dataclass(frozen=True)
 class Script:
-    """`make` gives the model and our objective, `step` is the script's; `rates` are those of each player's Adam."""
+    """`make` gives the model and our objective, `step` is the script's; `rates` are those of each player's Adam, or of SGD
+    where there is a `momentum`. `theirs` gives the script's model, where that is another."""
 
     make: Callable[[], tuple[Any, Any]]
     step: Any
@@ -190,20 +191,31 @@ class Script:
     images: Mapping[str, Any] = field(default_factory=dict)
     part: Callable[[Any], Any] = lambda split: split.part(slice(0, IMAGES))
     channels_last: bool = False
+    momentum: float | None = None
+    theirs: Callable[[], nn.Module] | None = None
 
     @property
     def betas(self) -> tuple[float, float]:
         return BETAS if "generator" in self.rates else (0.9, 0.999)
 
+    def ours(self, lr: float) -> Any:
+        from fuxian.optim import adam, sgd
+
+        return adam(lr, betas=self.betas) if self.momentum is None else sgd(lr, momentum=self.momentum)
+
+    def torchs(self, weights: Iterable[Tensor], lr: float) -> torch.optim.Optimizer:
+        if self.momentum is None:
+            return torch.optim.Adam(weights, lr, self.betas, fused=True)
+        return torch.optim.SGD(weights, lr, self.momentum, fused=True)
+
 
 def ours(script: Script) -> Side:
     from fuxian.contract import Splits, Stage
-    from fuxian.optim import adam
 
     model, objective = script.make()
     weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     train = script.part(images(channels_last=script.channels_last, **script.images))
-    players = {name: adam(lr, betas=script.betas) for name, lr in script.rates.items()}
+    players = {name: script.ours(lr) for name, lr in script.rates.items()}
     engine = Engine(Stage(model, Splits(train), objective, players, epochs=10, batch=script.batch, drop_last=True))
 
     def losses() -> Tensor:
@@ -214,13 +226,10 @@ def ours(script: Script) -> Side:
 
 
 def peer(weights: Mapping[str, Tensor], script: Script) -> Side:
-    model, _ = script.make()
+    model: Any = script.theirs() if script.theirs else script.make()[0]
     in_order(model, weights)
     step = script.step(model) if isinstance(script.step, type) else script.step
-    optimizers = {
-        name: torch.optim.Adam(getattr(model, name, model).parameters(), lr, script.betas, fused=True)
-        for name, lr in script.rates.items()
-    }
+    optimizers = {name: script.torchs(getattr(model, name, model).parameters(), lr) for name, lr in script.rates.items()}
     data = PerImage(script.part(images()), **script.images)
     batches = loader(data, script.batch)
     total = dict.fromkeys(optimizers, 0.0)

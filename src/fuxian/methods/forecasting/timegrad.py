@@ -8,8 +8,9 @@ Code     zalandoresearch/pytorch-ts @ 7860c96: pts/model/time_grad (net), pts/mo
          torch_timeseries 0.1.10, core/experiments/settings.py (Adam, clipping, patience)
 Departs  the weights are kept that denoise val best, where NsDiff's code keeps those whose samples have the least CRPS: that
          costs a forecast an epoch; the features of time are the sine and cosine of the place in the season; what is the
-         same at every step (an embedding of the channels) is left to the biases; a window has no scale of its own, as
-         columns are standardized: NsDiff's divides by one too, its `where` is the wrong way round
+         same at every step (an embedding of the channels) is left to the biases, of which a gated convolution has one, and
+         theirs two that add up: their sum goes twice as far; a window has no scale of its own, as columns are standardized:
+         NsDiff's divides by one too, its `where` is the wrong way round
 """
 
 import math
