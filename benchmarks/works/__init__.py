@@ -3,7 +3,7 @@
 WITHOUT = {  # methods that are beside nothing, and why
     "computation_graph": "it trains nothing: what it compares is memory, with torch's own",
     "convolution": "written out to be read; torch's own, which it equals, is the fast one",
-    "deepar": "three quarters of a step are torch's own LSTM, which GluonTS's has too: a peer would call the same",
+    "deepar": "most of a step is torch's own LSTM, which GluonTS's has too: a peer would call the same",
     "function_approximation": "a plain script would call the same linear layers; what the loop adds has rows of its own",
     "gradient_descent": "two weights: what takes time is the loop, which has rows of its own",
     "gradient_flow": "a plain script would call the same linear layers; what the loop adds has rows of its own",

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ast
+import subprocess
+import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import pairing, run, table
-from benchmarks.pairing import NotTheSame, compared, measure, ratio, works
+from benchmarks import authors, pairing, run, table
+from benchmarks.pairing import Missing, NotTheSame, compared, measure, ratio, works
 from fuxian import catalog
 from fuxian.proof.record import method_hash
 
@@ -93,6 +97,27 @@ def test_every_method_stands_beside_a_peer_or_says_why_not() -> None:
     beside = {work.method for work in works().values()} - {None}
     assert beside | set(WITHOUT) == {entry.name for entry in catalog.methods()}
     assert not beside & set(WITHOUT)
+
+
+def test_authors_code_is_at_the_commit_that_a_method_cites() -> None:
+    cited = "\n".join(ast.get_docstring(ast.parse(entry.path.read_text("utf-8"))) or "" for entry in catalog.methods())
+    assert all(authors.named(repository) in cited for repository in authors.COMMITS)
+
+
+def test_authors_code_is_found_where_it_is_cloned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(authors, "PLACE", tmp_path)
+    monkeypatch.setattr("sys.path", ["before"])
+    monkeypatch.setitem(authors.COMMITS, "them/theirs", "0000000")
+    with pytest.raises(Missing, match=r"them/theirs @ 0000000 is not there; make peers clones it"):
+        authors.code("them/theirs")
+    git = partial(subprocess.run, cwd=tmp_path, check=True, capture_output=True, text=True)
+    git(["git", "init", "-q", "theirs"])
+    git("git -C theirs -c user.name=a -c user.email=a@b commit -q --allow-empty -m one".split())
+    with pytest.raises(Missing, match=r"\.peers/theirs is at \w{7}, not at 0000000; make peers mends it"):
+        authors.code("them/theirs")
+    monkeypatch.setitem(authors.COMMITS, "them/theirs", git("git -C theirs rev-parse --short HEAD".split()).stdout.strip())
+    assert authors.code("them/theirs", "inner") == tmp_path / "theirs" / "inner"
+    assert sys.path == [str(tmp_path / "theirs" / "inner"), "before"]
 
 
 # ── the page and the cards ──────────────────────────────────────────────────────────────────────────────────────────

@@ -4,7 +4,7 @@
 Paper    Tashiro, Song, Song & Ermon, NeurIPS 2021, arXiv:2107.03502: algorithms 1 and 2, figure 2
          Shen, Zhang, Zhao, Yi & Li, WACV 2021, arXiv:1812.01243 (attention whose cost is linear in the length)
 Code     ermongroup/CSDI @ 7f24a43: diff_models.py (net), main_model.py (noise), config/base_forecasting.yaml (setting);
-         lucidrains/linear-attention-transformer @ 0.19.1, which it calls
+         lucidrains/linear-attention-transformer @ 24ecf20 (0.19.1), which it calls
          wwy155/NsDiff @ 0686624: src/experiments/CSDI.py (window, horizon, samples, epochs)
 Departs  half as wide and as deep, as a forecast of theirs takes hours of two cores; what is to be told is always the
          future, so that mask, time and channel are the same for all windows; the weights are kept that denoise val best.
