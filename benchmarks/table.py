@@ -15,13 +15,13 @@ from typing import Any
 from benchmarks.pairing import ROOT, ratio
 from benchmarks.works import WITHOUT
 from fuxian import catalog
-from fuxian.numbers import NONE, duration, fixed, plural, scale, size
+from fuxian.numbers import NONE, duration, fixed, plural, scale, size, small
 from fuxian.proof import record as evidence
 from fuxian.proof.record import claim_record, method_hash
 
 RECORDS, PAGE = ROOT / "results" / "bench", ROOT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- benchmarks -->", "<!-- /benchmarks -->"
-HEAD = ["work", "ours", "peer", "against", "ours / peer", "half of the pairs", "goal", "", "memory"]
+HEAD = ["work", "ours", "peer", "against", "ours / peer", "half of the pairs", "goal", "", "memory", "alike to"]
 OVERALL = 0.6  # the geometric mean of ours / peer over the rows with a goal, at most
 
 
@@ -39,7 +39,18 @@ def row(record: Mapping[str, Any]) -> list[str]:
     """The cells of a record; one that says why there is none has its reason in the place of numbers."""
     goal = NONE if goalless(record) else fixed(record["goal"], 2)
     if "reason" in record:
-        return [record["work"], NONE, NONE, record["against"], NONE, NONE, goal, f"not done: {record['reason']}", NONE]
+        return [
+            record["work"],
+            NONE,
+            NONE,
+            record["against"],
+            NONE,
+            NONE,
+            goal,
+            f"not done: {record['reason']}",
+            NONE,
+            NONE,
+        ]
     seconds, memory = record["seconds"], record["memory_bytes"]
     found = ratio(**seconds)
     ours, peer = median(seconds["ours"]), median(seconds["peer"])
@@ -57,6 +68,7 @@ def row(record: Mapping[str, Any]) -> list[str]:
         goal,
         "" if not met else "● met" if all(met) else "◆ missed",
         f"{size(memory['ours'])}, {size(memory['peer'])}",
+        small(record["difference"]) if record["difference"] else "the bit",
     ]
 
 

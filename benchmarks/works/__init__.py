@@ -16,8 +16,4 @@ WITHOUT = {  # methods that are beside nothing, and why
     "rules_against_learning": "six weights: what takes time is the loop, which has rows of its own",
     "style_transfer": "no library has it, and a plain script would call the same: torch's convolutions and its L-BFGS",
     "variational_inference": "nine numbers, whose steps are L-BFGS's own: a peer would call the same",
-    **dict.fromkeys(
-        ["nonstationary_transformer", "nsdiff", "patchtst", "tmdm"],
-        "not timed beside another yet",
-    ),
 }

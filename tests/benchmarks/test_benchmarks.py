@@ -19,7 +19,7 @@ def planted(name: str, ours: list[float], peer: list[float], goal: float | None 
     return {
         "name": name, "work": f"a {name}", "against": "a peer 1.0", "method": "gcn", "note": "", "goal": goal, "most": None,
         "method_sha256": method_hash(catalog.find("gcn").path), "seconds": {"ours": ours, "peer": peer},
-        "memory_bytes": {"ours": 2**20, "peer": 3 * 2**20}, "threads": 1, "load": [0.1, 0.4],
+        "memory_bytes": {"ours": 2**20, "peer": 3 * 2**20}, "threads": 1, "load": [0.1, 0.4], "difference": 2e-6,
         "machine": {"processor": "a chip", "cores": 2}, "versions": {"torch": "2.13.0"}, "created": "2026-11-24T12:00:00",
         **more,
     }  # fmt: skip
@@ -72,7 +72,7 @@ def test_other_work_is_not_timed() -> None:
 def test_a_peer_that_cannot_be_had_is_a_reason() -> None:
     record = measure(replace(works()["backpropagation"], python=".nowhere/bin/python", goal=0.5), pairs=2, threads=1)
     assert record["reason"] == "there is no .nowhere/bin/python"
-    assert table.row(record)[-2:] == ["not done: there is no .nowhere/bin/python", "–"]
+    assert table.row(record)[-3:] == ["not done: there is no .nowhere/bin/python", "–", "–"]
     assert table.overall([record]) is None
     both = [record, planted("quick", [1, 1], [4, 4], 0.5)]
     said = "Geometric mean of 1 row with a goal: 0.25, at most 0.60 is the goal. Missed or not done: backpropagation."
@@ -102,12 +102,17 @@ def test_rows() -> None:
     met, missed = planted("step", [0.2] * 7, [0.4] * 7, 0.5), planted("epoch", [0.3] * 7, [0.4] * 7, 0.5)
     assert table.row(met) == [
         "a step", "0.2\u202fs", "0.4\u202fs", "a peer 1.0", "0.50", "0.50 to 0.50", "0.50", "● met",
-        "1.0\u202fMiB, 3.0\u202fMiB",
+        "1.0\u202fMiB, 3.0\u202fMiB", "2\u202f×\u202f10⁻⁶",
     ]  # fmt: skip
-    assert table.row(missed)[-2] == "◆ missed"
-    assert table.row(planted("other", [1, 1], [1, 1]))[-3:-1] == ["–", ""]
+    assert table.row(missed)[-3] == "◆ missed"
+    assert table.row(planted("other", [1, 1], [1, 1], difference=0.0))[-4:] == [
+        "–",
+        "",
+        "1.0\u202fMiB, 3.0\u202fMiB",
+        "the bit",
+    ]
     above = planted("loop", [50e-6] * 7, [100e-6] * 7, 0.5, most=25e-6)
-    assert table.row(above)[-3:-1] == ["0.50, 25\u202fµs", "◆ missed"]
+    assert table.row(above)[-4:-2] == ["0.50, 25\u202fµs", "◆ missed"]
     assert table.overall([met, planted("x", [1, 1], [8, 8], 1.0), planted("y", [9, 9], [1, 1])]) == pytest.approx(0.25)
 
 
