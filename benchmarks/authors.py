@@ -52,14 +52,16 @@ def stand_in(module: str, **members: Any) -> None:
     vars(sys.modules[module]).update(members)
 
 
-def clone(place: Path = PLACE) -> None:
-    """All of them."""
-    for repository, commit in COMMITS.items():
-        folder = place / repository.split("/")[1]
-        if not folder.is_dir():
-            subprocess.run(["git", "clone", "-q", f"https://github.com/{repository}", folder], check=True)
-        subprocess.run(["git", "-C", folder, "checkout", "-q", "--detach", commit], check=True)
+def clone(repository: str) -> bool:
+    """Whether it is there, at its commit."""
+    folder = PLACE / repository.split("/")[1]
+    if not folder.is_dir():
+        subprocess.run(["git", "clone", "-q", f"https://github.com/{repository}", folder])
+    at = ["git", "-C", folder, "checkout", "-q", "--detach", COMMITS[repository]]
+    return subprocess.run(at).returncode == 0
 
 
 if __name__ == "__main__":
-    clone()
+    PLACE.mkdir(exist_ok=True)
+    if lacking := [named(repository) for repository in COMMITS if not clone(repository)]:
+        sys.exit(f"not to be had: {', '.join(lacking)}")
