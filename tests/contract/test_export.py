@@ -36,7 +36,9 @@ def test_exported_model_is_the_same(entry: catalog.Entry, tmp_path: Path, monkey
         assert not defines(last.objective, "inputs"), "inputs= of a model that takes none"
         with pytest.raises(WrongInput, match=f"{entry.name} cannot be exported"):
             fuxian.load(run, able="inputs", stage=last.stage)
-        prove(entry.name, "export", reason="the model is what it makes: it has no forward pass")
+        drawn = "a future is drawn in a loop, whose step is not exported yet"
+        made = "the model is what it makes: it has no forward pass"
+        prove(entry.name, "export", reason=drawn if hasattr(last.model, "draw") else made)
         return
     assert defines(last.objective, "inputs"), "a model with a forward pass says what it takes"
     with warnings.catch_warnings():
