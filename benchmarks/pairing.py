@@ -172,10 +172,10 @@ def serve(name: str, side: str, folder: Path, threads: int) -> None:
             torch.save(weights, folder / "weights.pt")
         else:
             built = work.peer(torch.load(folder / "weights.pt", weights_only=True))
+        torch.save(built.shows().detach().double().contiguous(), folder / f"{side}.pt")
     except (ImportError, Missing) as error:
         traceback.print_exc()
         return answer(missing=str(error))
-    torch.save(built.shows().detach().double().contiguous(), folder / f"{side}.pt")
     try:
         library = f"{work.against} {version(work.against)}" if side == "peer" else ""
     except ImportError:

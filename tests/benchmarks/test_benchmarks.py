@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,13 @@ def test_a_peer_that_cannot_be_had_is_a_reason() -> None:
     both = [record, planted("quick", [1, 1], [4, 4], 0.5)]
     said = "Geometric mean of 1 row with a goal: 0.25, at most 0.60 is the goal. Missed or not done: backpropagation."
     assert table.summary(both) == said
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("accelerate") is not None, reason="accelerate is installed")
+def test_a_peer_that_is_not_installed_is_a_reason() -> None:
+    """Also one that is imported as late as its numbers are shown."""
+    assert measure(works()["loop-accelerate"], pairs=0, threads=1)["reason"] == "No module named 'accelerate'"
 
 
 def test_a_record_takes_seven_pairs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
