@@ -124,7 +124,11 @@ class Process:
                 [python, "-m", "benchmarks.pairing", work, side, str(folder), str(threads)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, cwd=folder, env=environment,
             )  # fmt: skip
-        self.built = self._answer()
+        try:
+            self.built = self._answer()
+        except BaseException:
+            self.process.communicate()  # a side that cannot be built ends, and is waited for
+            raise
 
     def seconds(self, times: int) -> float:
         assert self.process.stdin is not None
