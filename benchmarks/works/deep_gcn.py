@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.pairing import Side, Work
 from benchmarks.sides import Engine, in_order
-from benchmarks.works.gcn import DECAY, DROPOUT, HIDDEN, LR, graph, trained
+from benchmarks.works.gcn import DECAY, DROPOUT, HIDDEN, LR, given, graph, trained
 
 DEPTH = 10
 
@@ -63,10 +63,7 @@ def peer(weights: Mapping[str, Tensor]) -> Side:
             return last(F.dropout(x, self.dropout, self.training), edges)
 
     data = graph()
-    train, val = (split.batch(torch.arange(len(split))) for split in (data.train, data.val))
-    x = train.features.to_dense()  # as its data sets come
-    row, column = train.adjacency.to_sparse_coo().indices()
-    edges = torch.stack([row, column])[:, row != column]  # the layer adds self-loops, and normalizes
+    x, edges, train, val = given(data)
     model = Net(data.features, data.classes)
     in_order(model, weights, [Linear])
     groups = [dict(params=model.layers[0].parameters(), weight_decay=DECAY), dict(params=model.layers[1:].parameters())]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.pairing import Side, Work
 from benchmarks.sides import Engine
-from benchmarks.works.gcn import graph, trained
+from benchmarks.works.gcn import given, graph, trained
 
 HEADS, HIDDEN, DROPOUT, LR, DECAY = 8, 8, 0.6, 0.005, 5e-4
 
@@ -48,10 +48,7 @@ def peer(weights: Mapping[str, Tensor]) -> Side:
             return self.second(F.dropout(x, DROPOUT, self.training), edges)
 
     data = graph()
-    train, val = (split.batch(torch.arange(len(split))) for split in (data.train, data.val))
-    x = train.features.to_dense()  # as its data sets come
-    row, column = train.adjacency.to_sparse_coo().indices()
-    edges = torch.stack([column, row])[:, row != column]  # the layer adds self-loops
+    x, edges, train, val = given(data)
     model = Net(data.features, data.classes)
     with torch.no_grad():
         for name, layer in (("first", model.first), ("second", model.second)):
@@ -60,7 +57,7 @@ def peer(weights: Mapping[str, Tensor]) -> Side:
             layer.att_src.copy_(weights[f"{name}.source_KU"][None])
     optimizer = torch.optim.Adam(model.parameters(), LR, weight_decay=DECAY, fused=True)
 
-    return trained(model, optimizer, (x, edges), train, val)
+    return trained(model, optimizer, (x, edges.flip(0)), train, val)
 
 
 WORKS = [

@@ -52,6 +52,14 @@ def ours() -> Side:
     return Side(engine, logits, weights)
 
 
+def given(data: Any) -> tuple[Tensor, Tensor, Any, Any]:
+    """Dense features, as its data sets come; edges (2, E) from node to node, to which the layers add self-loops; the nodes
+    of training and of validation."""
+    train, val = (split.batch(torch.arange(len(split))) for split in (data.train, data.val))
+    row, column = train.adjacency.to_sparse_coo().indices()
+    return train.features.to_dense(), torch.stack([row, column])[:, row != column], train, val
+
+
 def trained(model: nn.Module, optimizer: torch.optim.Optimizer, inputs: tuple[Tensor, ...], train: Any, val: Any) -> Side:
     """The usual script: a step on the training nodes, then loss and accuracy of those of validation."""
 
@@ -88,10 +96,7 @@ def peer(weights: Mapping[str, Tensor]) -> Side:
             return self.second(F.dropout(x, DROPOUT, self.training), edges)
 
     data = graph()
-    train, val = (split.batch(torch.arange(len(split))) for split in (data.train, data.val))
-    x = train.features.to_dense()  # as its data sets come
-    row, column = train.adjacency.to_sparse_coo().indices()
-    edges = torch.stack([row, column])[:, row != column]  # the layer adds self-loops, and normalizes
+    x, edges, train, val = given(data)
     model = Net(data.features, data.classes)
     with torch.no_grad():
         model.first.lin.weight.copy_(weights["first.weight"].T)
