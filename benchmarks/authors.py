@@ -45,10 +45,19 @@ def code(repository: str, folder: str = "") -> Path:
     return place / folder
 
 
+class StandIn(ModuleType):
+    """A module that is not there. What it was not given is an empty class, which is inherited from or never used."""
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
 def stand_in(module: str, **members: Any) -> None:
     """What `import` finds in the place of a package of which authors' code calls little or nothing. With a `__path__` it
     is a folder of modules whose `__init__.py` is not run."""
-    sys.modules[module] = ModuleType(module)
+    sys.modules[module] = StandIn(module)
     vars(sys.modules[module]).update(members)
 
 

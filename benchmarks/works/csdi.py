@@ -114,10 +114,8 @@ def peer(weights: Mapping[str, Tensor]) -> Side:
     code("lucidrains/linear-attention-transformer")
     # Packages of what is not asked of it here. One attention is built with no head of its own, and never called.
     stand_in("local_attention", LocalAttention=nn.Identity)
-    stand_in("linformer", LinformerSelfAttention=None)
-    stand_in("product_key_memory", PKM=None)
-    stand_in("axial_positional_embedding", AxialPositionalEmbedding=None)
-    stand_in("einops", rearrange=None, repeat=None)
+    for name in ("linformer", "product_key_memory", "axial_positional_embedding", "einops"):
+        stand_in(name)
     code("ermongroup/CSDI")
     from main_model import CSDI_Forecasting  # type: ignore[import-not-found]
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import import_module
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeVar
 from unittest.mock import patch
 
@@ -185,7 +185,7 @@ def plain_peer(weights: Mapping[str, Tensor]) -> Side:
 def nsdiff_peer(weights: Mapping[str, Tensor]) -> Side:
     authors.code(CODE)
     authors.code(NSDIFF_CODE)
-    stand_in()
+    without_packages()
     experiment, given = import_module("src.experiments.NsDiff"), settings(NARROW)
     given.timesteps, given.beta_schedule, (given.beta_start, given.beta_end) = STEPS, "linear", BETAS
     mean = import_module("src.layer.mu_backbone").Model(given)
@@ -233,30 +233,20 @@ def tmdm_peer(weights: Mapping[str, Tensor]) -> Side:
     return beside([model, mean], loss, 1e-3)
 
 
-class StandIn(ModuleType):
-    """A module that is not there: what is imported from it is an empty class, which is inherited from or never used."""
-
-    def __getattr__(self, name: str) -> type:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return type(name, (), {})
-
-
-def stand_in() -> None:
-    """For what NsDiff.py imports and its loss never calls.
+def without_packages() -> None:
+    """Stands in for what NsDiff.py imports and its loss never calls.
 
     torch_timeseries 0.1.10 has the attention and layers of the Transformer's own code, which are taken here; so is the
     embedding, of which torch_timeseries' has biases, and ours none.
     """
     names = ["wandb", "torchmetrics", "src.experiments.prob_forecast"]
     names += [f"torch_timeseries.utils.{name}" for name in ("model_stats", "reproduce", "parse_type", "early_stop")]
-    sys.modules.update({name: StandIn(name) for name in names})
+    for name in names:
+        authors.stand_in(name)
     layers = "torch_timeseries.nn"
     for name in ("Transformer_EncDec", "SelfAttention_Family"):
         sys.modules[f"{layers}.{name}"] = import_module(f"ns_layers.{name}")
-    embedding: Any = StandIn(f"{layers}.embedding")
-    embedding.DataEmbedding = import_module("layers.Embed").DataEmbedding
-    sys.modules[f"{layers}.embedding"] = embedding
+    authors.stand_in(f"{layers}.embedding", DataEmbedding=import_module("layers.Embed").DataEmbedding)
 
 
 # ── whose weight is whose ───────────────────────────────────────────────────────────────────────────────────────────

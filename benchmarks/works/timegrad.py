@@ -81,7 +81,7 @@ def network() -> Any:
     stand_in("gluonts.core.component", validated=lambda: lambda function: function)
     stand_in("gluonts.torch.distributions.distribution_output", DistributionOutput=Output)
     stand_in("gluonts.torch.distributions.output", PtArgProj=Projection)
-    stand_in("gluonts.torch.modules.lambda_layer", LambdaLayer=None)
+    stand_in("gluonts.torch.modules.lambda_layer")
     for package in ("pts", "pts.model", "pts.model.time_grad"):
         stand_in(package, __path__=[str(folder / package.replace(".", "/"))])
     from pts.model.utils import weighted_average  # type: ignore[import-not-found]
