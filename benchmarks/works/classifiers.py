@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.works.scripts import DIGITS, IMAGES, MEAN, STD, Learn, Script, epoch, images
+from benchmarks.works.scripts import DIGITS, MEAN, STD, Learn, Script, class_step, epoch, images
 
 WIDTH, DROPOUT = 512, 0.5  # of the net that over-fits
 LABELS, FULL, ALONE = 100, 3.0, 32  # pseudo-labels: images with one, the weight of the others, labels a step
@@ -68,10 +68,6 @@ def attacked() -> tuple[nn.Module, Any]:
     return Softmax(784, 10), Attacked(DIGITS, EPSILON, 0.01, 40, clean=0.5)
 
 
-def step(model: Any, learn: Learn, image: Tensor, label: Tensor) -> None:
-    learn("model", F.cross_entropy(model(image), label))
-
-
 class FedBack:
     """What a net says of images without a label is their label; sigmoids, one a class."""
 
@@ -98,17 +94,15 @@ def attacked_step(model: Any, learn: Learn, image: Tensor, label: Tensor) -> Non
 STANDARD, ADAM = dict(mean=MEAN, std=STD), dict(model=1e-3)
 
 WORKS = [
-    epoch("softmax-regression", "softmax regression on MNIST", Script(softmax, step, dict(model=0.5), 100, momentum=0.0),
-          None, "softmax_regression"),
-    epoch("mlp", "the net of 800 units on MNIST", Script(mlp, step, ADAM, 128, STANDARD), None, "mlp"),
+    epoch("softmax-regression", "softmax regression on MNIST",
+          Script(softmax, class_step, dict(model=0.5), 100, momentum=0.0), None, "softmax_regression"),
+    epoch("mlp", "the net of 800 units on MNIST", Script(mlp, class_step, ADAM, 128, STANDARD), None, "mlp"),
     epoch("small-cnn", "the small convolutional net on MNIST",
-          Script(small_cnn, step, ADAM, 1000, STANDARD, channels_last=True), None, "small_cnn"),
+          Script(small_cnn, class_step, ADAM, 1000, STANDARD, channels_last=True), None, "small_cnn"),
     epoch("regularization", "two layers of 512 units with batch norm and dropout on MNIST",
-          Script(regularized, step, ADAM, 50, STANDARD, theirs=torchs_layers), None, "regularization"),
+          Script(regularized, class_step, ADAM, 50, STANDARD, theirs=torchs_layers), None, "regularization"),
     epoch("pseudo-label", "pseudo-labels on MNIST", Script(fed_back, FedBack, dict(model=0.03), 256, momentum=0.9), None,
           "pseudo_label"),
     epoch("adversarial", "softmax regression on MNIST and its attacks",
           Script(attacked, attacked_step, dict(model=0.1), 100, momentum=0.5), None, "adversarial"),
 ]  # fmt: skip
-
-assert IMAGES + LABELS <= 60_000

@@ -206,7 +206,6 @@ def ridge() -> Side:
 
     data: Any = patients()
     train = everything(data.train)
-
     model = KernelRidge(train.x, train.label)
 
     def fit() -> Tensor:

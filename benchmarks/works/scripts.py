@@ -128,7 +128,7 @@ def second_task(split: Any) -> Any:
     return of_tasks(split, torch.arange(10), 1, 2)
 
 
-def lenet_step(model: Any, learn: Learn, image: Tensor, label: Tensor) -> None:
+def class_step(model: Any, learn: Learn, image: Tensor, label: Tensor) -> None:
     learn("model", F.cross_entropy(model(image), label))
 
 
@@ -265,7 +265,7 @@ CENTRED = dict(size=32, mean=MEAN, std=STD)
 
 WORKS = [
     Work("data", "MNIST’s images, once through, in batches", feed, feed_peer, "DataLoader, 2 workers", 0.05),
-    epoch("lenet", "LeNet on MNIST", Script(lenet, lenet_step, dict(model=3e-3), 128, CENTRED, channels_last=True), 0.3,
+    epoch("lenet", "LeNet on MNIST", Script(lenet, class_step, dict(model=3e-3), 128, CENTRED, channels_last=True), 0.3,
           "lenet"),
     epoch("vae", "the VAE on MNIST", Script(vae, vae_step, dict(model=1e-3), 128), 0.3, "vae"),
     epoch("cgan", "the conditional GAN on MNIST", Script(cgan, cgan_step, GAN, 100), 0.3, "cgan"),
