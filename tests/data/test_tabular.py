@@ -28,6 +28,16 @@ def test_iris():
     assert iris().hashes == data.hashes
 
 
+def test_a_whole_table_is_not_copied_and_its_order_counts():
+    rows = iris().train
+    whole = torch.arange(len(rows))
+    assert rows.batch(whole).x.data_ptr() == rows.x.data_ptr()
+    assert rows.batch(whole).label.data_ptr() == rows.label.data_ptr()
+    for other in (whole.flip(0), whole[:-1], torch.cat([whole[1:], whole[:1]])):
+        assert torch.equal(rows.batch(other).x, rows.x[other])
+        assert torch.equal(rows.batch(other).label, rows.label[other])
+
+
 def test_pixels_are_rows_in_the_splits_of_the_images():
     data = table("digits")
     published: Any = load_digits()
