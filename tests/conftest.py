@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -32,3 +32,11 @@ def prove(request: pytest.FixtureRequest) -> Callable[..., None]:
             record(catalog.find(method).path, kind, {**facts, "tests": [test]})
 
     return write
+
+
+@pytest.fixture
+def _double() -> Iterator[None]:
+    """New tensors of fractions have 64 bits."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)

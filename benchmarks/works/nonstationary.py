@@ -111,7 +111,7 @@ def nsdiff(transformer: Any) -> tuple[Any, Any]:
     from fuxian.methods.forecasting.nsdiff import Diffusion, NsDiff, Variance
 
     variance = Variance(NARROW.window, NARROW.horizon, ROLLING)
-    return NsDiff(transformer, variance, CHANNELS, STEPS, *BETAS), Diffusion(*scale(), samples=100)
+    return NsDiff(transformer, variance, CHANNELS, STEPS, *BETAS), Diffusion(STEPS, *scale(), samples=100)
 
 
 def nsdiff_draws() -> Draws:
@@ -121,7 +121,7 @@ def nsdiff_draws() -> Draws:
 def tmdm(transformer: Any) -> tuple[Any, Any]:
     from fuxian.methods.forecasting.tmdm import TMDM, Modulated
 
-    return TMDM(transformer, NARROW.width, CHANNELS, DENOISING, LAST_BETA), Modulated(*scale(), samples=100)
+    return TMDM(transformer, NARROW.width, CHANNELS, DENOISING, LAST_BETA), Modulated(DENOISING, *scale(), samples=100)
 
 
 def tmdm_draws() -> Draws:

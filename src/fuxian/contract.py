@@ -79,7 +79,7 @@ class Sealed:
         return self.split.batch(indices)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "split":  # not yet set: while it is being copied
+        if name in ("split", "locked"):  # not yet set: while it is being copied
             raise AttributeError(name)
         if self.locked:
             raise ContractError(f"test.{name} was read while its stage was training", do="use `val` to select or stop")

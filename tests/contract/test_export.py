@@ -36,9 +36,7 @@ def test_exported_model_is_the_same(entry: catalog.Entry, tmp_path: Path, monkey
         assert not defines(last.objective, "inputs"), "inputs= of a model that takes none"
         with pytest.raises(WrongInput, match=f"{entry.name} cannot be exported"):
             fuxian.load(run, able="inputs", stage=last.stage)
-        drawn = "a future is drawn in a loop, whose step is not exported yet"
-        made = "the model is what it makes: it has no forward pass"
-        prove(entry.name, "export", reason=drawn if hasattr(last.model, "draw") else made)
+        prove(entry.name, "export", reason="the model is what it makes: it has no forward pass")
         return
     assert defines(last.objective, "inputs"), "a model with a forward pass says what it takes"
     with warnings.catch_warnings():
@@ -66,10 +64,12 @@ def test_exported_model_is_the_same(entry: catalog.Entry, tmp_path: Path, monkey
     for count in {1, 5, min(32, len(split))}:
         example = last.objective.inputs(split.batch(torch.arange(min(count, len(split)))))
         with torch.no_grad():
-            expected = last.model.eval()(*example).numpy()
-        (output,) = session.run(None, dict(zip(names, (tensor.numpy() for tensor in example), strict=True)))
-        assert output.shape == expected.shape
-        assert np.abs(output - expected).max() <= 1e-4 * np.abs(expected).max()
+            told = last.model.eval()(*example)
+        outputs = session.run(None, dict(zip(names, (tensor.numpy() for tensor in example), strict=True)))
+        for port, output in zip(found.outputs, outputs, strict=True):
+            expected = (told[port.name] if isinstance(told, dict) else told).numpy()
+            assert output.shape == expected.shape
+            assert np.abs(output - expected).max() <= 1e-4 * np.abs(expected).max()
 
     weights = safetensors.torch.load_file(tmp_path / "safetensors" / "model.safetensors")
     for name, tensor in last.model.state_dict().items():
@@ -157,6 +157,24 @@ def test_names_and_free_dimensions_come_from_the_parameters(tmp_path: Path) -> N
     assert [(port.name, port.dtype) for port in found.outputs] == [("last", "int64")]
     found = export_onnx(Last(), examples[:1], tmp_path / "fixed.onnx")
     assert found.inputs[0].shape == ("batch", 6)
+
+
+@pytest.mark.slow
+def test_several_outputs_have_their_names_whatever_is_called_so_inside(tmp_path: Path) -> None:
+    class Spread(nn.Module):
+        def forward(self, x_BSF: torch.Tensor, t_B: torch.Tensor) -> dict[str, torch.Tensor]:
+            off = x_BSF - x_BSF.mean(1, keepdim=True)  # torch calls this inner number mean, and the next sqrt
+            return {"mean": off * t_B[:, None, None], "sqrt": off.square().sqrt().sum(2), "later": t_B + 1}
+
+    examples = [(torch.rand(size, size + 1, 3), torch.arange(size)) for size in (4, 2, 1)]
+    try:
+        found = export_onnx(Spread(), examples, tmp_path / "spread.onnx")
+    except CheckFailed as error:
+        pytest.fail(error.message)
+    assert [port.shape for port in found.inputs] == [("batch", "samples", 3), ("batch",)]
+    assert [(port.name, port.shape) for port in found.outputs] == [
+        ("mean", ("batch", "samples", 3)), ("sqrt", ("batch", "samples")), ("later", ("batch",))
+    ]  # fmt: skip
 
 
 def test_half_precision_becomes_single(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fuxian.contract import Metric, Objective, Splits, Stage
+from fuxian.contract import Metric, Objective, Sealed, Splits, Stage
 from fuxian.errors import ContractError
 from fuxian.evaluation import measure
 from fuxian.optim import adam, lbfgs, patience, sgd
@@ -195,6 +196,14 @@ def test_the_test_split_is_sealed_while_its_stage_trains(touch: Any, tmp_path: P
     with pytest.raises(ContractError, match="was read while its stage was training"):
         toys.play(toys.one(objective=Peeks, data=data), tmp_path)
     touch(data.test)  # open again
+
+
+def test_a_copy_of_a_sealed_split_is_as_locked() -> None:
+    split = Sealed(toys.rows().train)
+    assert len(copy.deepcopy(split).batch(torch.arange(2))) == 2
+    split.locked = True
+    with pytest.raises(ContractError, match="was read while its stage was training"):
+        copy.deepcopy(split).batch(torch.arange(2))
 
 
 # ── the evaluation guard ────────────────────────────────────────────────────────────────────────────────────────────

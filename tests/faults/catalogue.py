@@ -45,6 +45,7 @@ SERIES = "data/test_series.py::"
 FORECASTS = "parity/test_forecast_metrics.py::"
 NAIVE = "parity/test_naive.py::"
 CSDI = "parity/test_csdi.py::"
+SAMPLERS = "contract/test_samplers.py::test_a_loop_around_the_step_draws_what_the_model_draws[{}]"
 DEEPAR = "parity/test_deepar.py::"
 DLINEAR = "parity/test_linear.py::"
 NONSTATIONARY = "parity/test_nonstationary_transformer.py::"
@@ -401,6 +402,9 @@ FORECASTING = [
     Fault("a sample is told the mean, not what was drawn", "methods/forecasting/deepar.py",
           "last = told.draw()", "last = told.mean_BTC",
           (DEEPAR + "test_samples_of_a_first_order_chain_have_its_mean_and_spread",)),
+    Fault("an exported step takes the state of another channel", "methods/forecasting/deepar.py",
+          "x.flatten(0, 1).transpose(0, 1).contiguous()", "x.flip(1).flatten(0, 1).transpose(0, 1).contiguous()",
+          (SAMPLERS.format("deepar"),)),
     Fault("samples go on from the state of another window", "methods/forecasting/deepar.py",
           ".repeat_interleave(samples, 1).flatten(1, 2)", ".repeat(1, samples, 1, 1).flatten(1, 2)",
           (DEEPAR + "test_without_noise_every_sample_is_the_mean_of_the_whole_history",)),
@@ -468,6 +472,12 @@ FORECASTING = [
     Fault("a step has the variance of the one before", "methods/forecasting/nsdiff.py",
           "one * before / (at.alpha * before + one)", "one * before / (before + one)",
           (NSDIFF + PARITY, NSDIFF + "test_each_step_back_is_gaussian_conditioning")),
+    Fault("the last step back spreads", "methods/forecasting/nsdiff.py",
+          "variance_NHC.sqrt().masked_fill(last_N11, 0)", "variance_NHC.sqrt()",
+          (NSDIFF + "test_each_step_back_is_gaussian_conditioning", SAMPLERS.format("nsdiff"))),
+    Fault("an exported step back is about f", "methods/forecasting/nsdiff.py",
+          '"mean": f_BHC[:, None] + mean_BSHC', '"mean": mean_BSHC',
+          (SAMPLERS.format("nsdiff"),)),
     Fault("the smaller root is the data's variance", "methods/forecasting/nsdiff.py",
           ".clamp_min(0).sqrt() - half) / (b * d)", ".clamp_min(0).sqrt().neg() - half) / (b * d)",
           (NSDIFF + "test_the_datas_variance_comes_back_from_the_posteriors",)),
@@ -502,6 +512,9 @@ FORECASTING = [
     Fault("a step back is conditioned on the next step's level", "methods/forecasting/tmdm.py",
           "of_noisy = (1 - before) *", "of_noisy = (1 - alpha_bar) *",
           (TMDM + "test_a_step_back_is_the_chain_conditioned_on_both_ends",)),
+    Fault("an exported step is told the mean of the past", "methods/forecasting/tmdm.py",
+          "[0][:, -y_BSHC.shape[2] :]", "[0][:, : y_BSHC.shape[2]]",
+          (SAMPLERS.format("tmdm"),)),
     Fault("noise lies about zero", "methods/forecasting/tmdm.py",
           "signal * y_BTC + (1 - signal) * f_BTC", "signal * y_BTC",
           (TMDM + "test_a_step_at_once_is_the_chain", TMDM + PARITY)),
@@ -523,6 +536,12 @@ FORECASTING = [
     Fault("a step back spreads as the step that put noise in", "methods/forecasting/timegrad.py",
           "(beta_T * (1 - before_T) / (1 - alpha_bar_T)).sqrt()", "beta_T.sqrt()",
           (TIMEGRAD + "test_a_step_back_is_the_gaussian_before_given_both_ends",)),
+    Fault("what a step back takes is exported in another order", "methods/forecasting/timegrad.py",
+          '("of_x", "of_noise", "deviation")', '("of_x", "deviation", "of_noise")',
+          (SAMPLERS.format("timegrad"), SAMPLERS.format("csdi"))),
+    Fault("an exported step hands on the state that it was given", "methods/forecasting/timegrad.py",
+          '"h_after": h_UND.transpose(0, 1)', '"h_after": h_NUD',
+          (SAMPLERS.format("timegrad"),)),
     Fault("what is fed back is still noise", "methods/forecasting/timegrad.py",
           "z_NLC[:, step] = path_TNC[-1]", "z_NLC[:, step] = path_TNC[0]",
           (TIMEGRAD + "test_what_is_drawn_is_fed_back_and_no_future_is_looked_at",)),
@@ -1212,6 +1231,9 @@ PROOF = [
           "if worst > EXPORTS:", "if False:",
           ("contract/test_export.py::test_a_model_that_exports_wrong_is_refused_and_left_unverified",
            "contract/test_export.py::test_one_that_is_right_for_the_batch_that_was_traced_alone_is_refused")),
+    Fault("a number inside a model has the name of its output", "proof/export.py",
+          'value.name = f"inner/{value.name}"', "pass",
+          ("contract/test_export.py::test_several_outputs_have_their_names_whatever_is_called_so_inside",)),
     Fault("an export is tried on the batch that was traced alone", "proof/export.py",
           "shown.append(tuple(half))", "pass",
           ("contract/test_export.py::test_one_that_is_right_for_the_batch_that_was_traced_alone_is_refused",)),

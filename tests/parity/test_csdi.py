@@ -122,11 +122,11 @@ def test_a_future_is_denoised_of_its_own_past_however_many_go_side_by_side(monke
     model.process = Process(torch.tensor([0.3]))
     ahead = torch.arange(1.0, H + 1)[:, None]
 
-    def noise_in(x_NHC: Tensor, past_NLC: Tensor, t_N: Tensor) -> Tensor:
+    def forward(x_NHC: Tensor, t_N: Tensor, past_NLC: Tensor) -> Tensor:
         told.append(len(x_NHC))
         return (x_NHC - math.sqrt(0.7) * (past_NLC[:, -1:] + ahead)) / math.sqrt(0.3)
 
-    monkeypatch.setattr(model, "noise_in", noise_in)
+    monkeypatch.setattr(model, "forward", forward)
     monkeypatch.setattr(csdi, "AT_ONCE", 4 * 3 * (L + H))
     told: list[int] = []
     drawn = model.draw(replace(batch, future=torch.full_like(batch.future, math.nan)), 5)
@@ -145,7 +145,7 @@ def test_what_is_drawn_is_the_chain_of_the_net() -> None:
     x = torch.randn(4, H, 3)
     for t in range(STEPS - 1, -1, -1):
         with torch.no_grad():
-            noise = model.noise_in(x, past, torch.full((4,), t))
+            noise = model(x, torch.full((4,), t), past)
         x = (x - (1 - alpha[t]) / math.sqrt(1 - bar[t]) * noise) / math.sqrt(alpha[t])
         if t:
             x = x + math.sqrt((1 - bar[t - 1]) / (1 - bar[t]) * (1 - alpha[t])) * torch.randn_like(x)

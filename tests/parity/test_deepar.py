@@ -83,7 +83,7 @@ def compared() -> Differences:
     for likelihood in (Gaussian, StudentT):
         ours, batch = made(likelihood), windows()
         reference = Reference(ours)
-        objective = Chain("abc", np.zeros(3), np.ones(3), 2)
+        objective = Chain(ours, "abc", np.zeros(3), np.ones(3), 2)
         found.append(
             parity(
                 ours,
@@ -114,7 +114,9 @@ def test_a_chain_told_its_numbers_one_by_one_has_the_likelihood_of_all_at_once()
         told, state = model.told(z[:, step - 1 : step], at, model.scale(batch.past), state)
         found.append(told.log_prob(z[:, step : step + 1]))
     torch.testing.assert_close(torch.cat(found, 1), model.log_prob(batch), rtol=0, atol=1e-12)
-    only = next(value for name, value in Chain("abc", np.zeros(3), np.ones(3), 2).evaluate(model, batch) if name == "nll")
+    only = next(
+        value for name, value in Chain(model, "abc", np.zeros(3), np.ones(3), 2).evaluate(model, batch) if name == "nll"
+    )
     torch.testing.assert_close(only, -torch.cat(found, 1)[:, -4:].mean((1, 2)), rtol=0, atol=1e-12)  # the future's alone
 
 

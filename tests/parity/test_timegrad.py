@@ -121,13 +121,6 @@ def test_outputs_gradients_and_step(prove) -> None:
 # ── the noise ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def _double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
 @pytest.mark.usefixtures("_double")
 def test_a_step_back_is_the_gaussian_before_given_both_ends() -> None:
     """x_t-1 given x_t and x_0, from their joint covariance: told the noise that there is, this is what is drawn."""

@@ -35,7 +35,7 @@ def windows(B: int = 5, marks: int = 2) -> Windows:
 
 
 def objective() -> Modulated:
-    return Modulated("abc", np.zeros(CHANNELS), np.ones(CHANNELS), 4)
+    return Modulated(STEPS, "abc", np.zeros(CHANNELS), np.ones(CHANNELS), 4)
 
 
 class Reference(nn.Module):
@@ -150,12 +150,9 @@ def chain() -> tuple[Tensor, Tensor, Tensor]:
     return of_clean, of_mean, of_noises @ of_noises.T
 
 
+@pytest.mark.usefixtures("_double")
 def test_a_step_at_once_is_the_chain() -> None:
-    torch.set_default_dtype(torch.float64)
-    try:
-        model = made()
-    finally:
-        torch.set_default_dtype(torch.float32)
+    model = made()
     of_clean, of_mean, covariance = chain()
     t = torch.arange(STEPS)
     one, zero = torch.ones(STEPS, 1, 1).double(), torch.zeros(STEPS, 1, 1).double()
@@ -179,8 +176,8 @@ def test_a_step_back_is_the_chain_conditioned_on_both_ends() -> None:
             of_mean[t - 1] - slope * of_mean[t],
             (covariance[t - 1, t - 1] - slope * covariance[t - 1, t]).sqrt(),
         ]
-        assert model.posterior[t] == pytest.approx([float(x) for x in expected], abs=1e-12)
-    assert model.posterior[0] == pytest.approx([1, 0, 0, 0], abs=1e-12)
+        assert model.factors[t][2:] == pytest.approx([float(x) for x in expected], abs=1e-12)
+    assert model.factors[0][2:] == pytest.approx([1, 0, 0, 0], abs=1e-12)
 
 
 class Knows(nn.Module):
@@ -188,18 +185,19 @@ class Knows(nn.Module):
 
     def __init__(self, model: TMDM, place: float, width: float) -> None:
         super().__init__()
-        self.share, self.place, self.width = model.share, place, width
+        self.share, self.place, self.width = model.table[:2], place, width
 
     def forward(self, y: Tensor, f: Tensor, t: Tensor) -> Tensor:
-        signal, noise = self.share[int(t)]
+        signal, noise = self.share[:, t, None, None]
         off = y - signal * self.place - (1 - signal) * f
         return noise * off / ((signal * self.width) ** 2 + noise**2)
 
 
+@pytest.mark.usefixtures("_double")
 def test_whoever_knows_the_answer_is_led_to_it() -> None:
     model: Any = made()
     model.net = Knows(model, 2.5, 0.0)
-    *way, last = model.denoised(torch.full((6, HORIZON, CHANNELS), -1.0, dtype=torch.float64))
+    *way, last = model.denoised(torch.full((6, HORIZON, CHANNELS), -1.0))
     assert len(way) == STEPS
     assert way[-1].sub(2.5).abs().max() > 1e-4
     torch.testing.assert_close(last, torch.full_like(last, 2.5), rtol=0, atol=1e-12)
@@ -208,7 +206,7 @@ def test_whoever_knows_the_answer_is_led_to_it() -> None:
 def test_the_first_is_about_the_mean_and_the_last_as_wide_as_the_truth() -> None:
     """The exact net of N(2, 0.5²) about f(x) = -1, after which y_T has nothing of y_0: what is drawn is N(2, 0.5²)."""
     model: Any = made(steps=400, beta=0.05)
-    assert model.share[-1][0] < 0.01
+    assert model.factors[-1][0] < 0.01
     model.net = Knows(model, 2.0, 0.5)
     torch.manual_seed(0)
     way = [*model.denoised(torch.full((300, HORIZON, CHANNELS), -1.0))]
@@ -226,14 +224,14 @@ def test_z_is_as_wide_as_the_mean_of_a_hundred_draws_and_still_out_of_training()
     model.out.register_forward_hook(lambda _, taken, out: seen.append(taken[0]))
     with torch.no_grad():
         for _ in range(400):
-            model.told(batch)
+            model.told(batch.past, batch.marks)
         memory = model.transformer.encode(batch.past, batch.marks).memory_BLD
         place, width = model.mean(memory), (model.log_var(memory) / 2).exp()
         off = (torch.stack(seen) - place) / (width / 100**0.5)
         assert kstest(off.flatten().numpy()[::7], "norm").pvalue > 0.01
         seen.clear()
         model.eval()
-        _, divergence = model.told(batch)
+        _, divergence = model.told(batch.past, batch.marks)
         torch.testing.assert_close(seen[0], place, rtol=0, atol=0)
     expected = kl_divergence(Normal(place, width), Normal(torch.zeros(()), torch.ones(()))).mean()
     torch.testing.assert_close(divergence, expected, rtol=1e-5, atol=0)
@@ -259,7 +257,7 @@ def test_samples_see_no_future_and_each_step_alone_is_denoised(marks: int) -> No
         hook = model.net.register_forward_hook(lambda _, taken, out: about.append(taken[1]))
         drawn = model.draw(blind, TRAJECTORIES)
         hook.remove()
-        f, _ = model.told(batch)
+        f, _ = model.told(batch.past, batch.marks)
         noise = torch.randn(2, WINDOW // 2 + HORIZON, CHANNELS)
         whole = model.net(noise, f[:2], torch.tensor([3]))
         ahead = model.net(noise[:, -HORIZON:], f[:2, -HORIZON:], torch.tensor([3]))
@@ -282,9 +280,9 @@ def test_the_recipe_is_nsdiffs_setting() -> None:
         None,
         None,
     )
-    assert (stage.objective.samples, len(stage.model.share), len(stage.data.test)) == (100, 100, 7)
+    assert (stage.objective.samples, len(stage.model.factors), len(stage.data.test)) == (100, 100, 7)
     kept = math.prod(1 - (1e-4 + (0.02 - 1e-4) * i / 99) for i in range(100))
-    assert stage.model.share[-1] == pytest.approx((kept**0.5, (1 - kept) ** 0.5), rel=1e-9)
+    assert stage.model.factors[-1][:2] == pytest.approx([kept**0.5, (1 - kept) ** 0.5], rel=1e-9)
     assert kept**0.5 == pytest.approx(0.6, abs=0.01)  # what the header says is left of y_0
     stopped = [1.0, 1.1, 1.2, 1.1, 1.1, 1.2]
     assert not stage.stop([{"crps": value} for value in stopped[:-1]])

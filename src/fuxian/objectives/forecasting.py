@@ -214,6 +214,23 @@ class SampledForecast(Forecast):
         return found
 
 
+class DiffusedForecast(SampledForecast):
+    """The same of samples that come out of noise in `steps` steps, each `model(y, t, past, marks)`: that is exported."""
+
+    def __init__(self, steps: int, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.steps = steps
+
+    def inputs(self, batch: Any) -> tuple[Tensor, ...]:
+        """Futures with noise in them, of another count of samples than of windows, as both may vary; dates where known."""
+        count = len(batch)
+        y = batch.future[:, None] + torch.randn(count, count + 1, *batch.future.shape[1:])
+        return y, torch.randint(self.steps, (count,)), batch.past, *[batch.marks] * bool(batch.marks.shape[2])
+
+    def about(self) -> Mapping[str, Any]:
+        return {"steps": self.steps}
+
+
 def whole_batches(model: Any, objective: Objective, split: Any, batch: int) -> dict[str, float]:
     """mse and mae as the tables of Zeng et al. count them, named as_published/…: without the last, short batch of windows.
 

@@ -36,7 +36,12 @@ if TYPE_CHECKING:
 Example = tuple[Tensor, ...]  # what forward takes
 
 SIZES = (8, 3, 1, 1, 1)  # of the batches that are compared; the first is traced
-FREE = {"B": "batch", "N": "rows", "T": "length"}  # shape letters, at the end of a parameter's name, of what may vary
+FREE = {
+    "B": "batch",
+    "N": "rows",
+    "S": "samples",
+    "T": "length",
+}  # shape letters, at the end of a parameter's name, of what may vary
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,9 @@ def export_onnx(
 ) -> Exported:
     """Writes `model`, in float32 on the CPU, to `path`, with `facts` as metadata. The first example is traced.
 
-    Inputs have the names of forward's parameters, without their shape letters. B, N and T may vary, and the first dimension
-    where there are no letters; all else is fixed. Raises CheckFailed, and WrongInput where the packages are not installed.
+    Inputs have the names of forward's parameters, without their shape letters. B, N, S and T may vary, and the first
+    dimension where there are no letters; all else is fixed. Raises CheckFailed, and WrongInput where the packages are not
+    installed.
     """
     try:
         import onnx
@@ -142,6 +148,11 @@ def export_onnx(
             why = str(error.__cause__ or error).strip().splitlines()[0]
             raise CheckFailed(f"PyTorch cannot write {type(model).__name__} as ONNX: {why}") from error
     assert program is not None
+    graph = program.model.graph
+    ends = {value.name for value in (*graph.inputs, *graph.outputs)}
+    for value in (value for node in graph.all_nodes() for value in node.outputs):
+        if value.name in ends and not value.is_graph_output():  # torch names what is between after its operation: mean
+            value.name = f"inner/{value.name}"
     proto = program.model_proto
     symbols = {
         proto.graph.input[i].type.tensor_type.shape.dim[axis].dim_param: word

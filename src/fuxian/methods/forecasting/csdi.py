@@ -118,7 +118,7 @@ class CSDI(nn.Module):
         past = (torch.arange(window + horizon) < window).to(place)[:, None]
         self.register_buffer("known", torch.cat([place, past], 1), persistent=False)
 
-    def noise_in(self, x_NHC: Tensor, past_NLC: Tensor, t_N: Tensor) -> Tensor:
+    def forward(self, x_NHC: Tensor, t_N: Tensor, past_NLC: Tensor) -> Tensor:
         """The noise (N, H, C) in a noisy future, of the noising steps t (N,) or (1,)."""
         both_NCP2 = torch.stack([F.pad(past_NLC.mT, (0, self.horizon)), F.pad(x_NHC.mT, (self.window, 0))], 3)
         x_NCPF, step_NE = self.first(both_NCP2).relu(), self.steps(t_N)
@@ -136,13 +136,13 @@ class CSDI(nn.Module):
             t_B = torch.randint(self.process.steps, (len(batch),), device=batch.past.device)
         noise_BHC = torch.randn_like(batch.future)
         noisy_BHC = self.process.noised(batch.future, t_B, noise_BHC)
-        return (self.noise_in(noisy_BHC, batch.past, t_B) - noise_BHC).square()
+        return (self(noisy_BHC, t_B, batch.past) - noise_BHC).square()
 
     def paths(self, past_NLC: Tensor) -> Iterator[Tensor]:
         """The ways of futures out of noise (T + 1, rows, H, C), of as many rows at once as `AT_ONCE` holds: algorithm 2."""
         C = past_NLC.shape[2]
         for past in past_NLC.split(max(1, AT_ONCE // (C * (self.window + self.horizon)))):
-            noise_in = lambda x_NHC, t, past=past: self.noise_in(x_NHC, past, t)
+            noise_in = lambda x_NHC, t, past=past: self(x_NHC, t, past)
             start_NHC = past.new_empty(len(past), self.horizon, C).normal_()
             yield torch.stack([*self.process.back(start_NHC, noise_in)])
 
@@ -161,7 +161,18 @@ class Imputation(Denoising):
 
 
 class Imputed(SampledForecast):
-    """Samples judged; and how those of one window come out of noise, at three steps ahead."""
+    """Samples judged; and how those of one window come out of noise, at three steps ahead. Exported is one step of it."""
+
+    def __init__(self, process: Process, *args: Any) -> None:
+        super().__init__(*args)
+        self.process = process
+
+    def inputs(self, batch: Windows) -> tuple[Tensor, ...]:
+        t_B = torch.randint(self.process.steps, (len(batch),), device=batch.past.device)
+        return self.process.noised(batch.future, t_B, torch.randn_like(batch.future)), t_B, batch.past
+
+    def about(self) -> dict[str, Any]:
+        return self.process.about()
 
     def pictures(self, model: CSDI, split: Any) -> dict[str, Any]:
         batch = split.batch(places(split, 1, self.mean.device)).to(self.mean.device)
@@ -196,6 +207,6 @@ def recipe(
     yield Stage(model, series, Imputation(), adam(lr, decay=weight_decay, schedule=falls), epochs=epochs, batch=batch,
                 select="-loss", name="train")  # fmt: skip
     truth = series.truth if series.location is not None else None
-    objective = Imputed(series.columns, series.mean, series.std, samples, truth)
+    objective = Imputed(model.process, series.columns, series.mean, series.std, samples, truth)
     found = yield Stage(model, series, objective, steps=0, batch=batch, name="forecast")
     return {"to_optimum": found["test/crps"] / found["test/optimum_crps"]} if truth else {}

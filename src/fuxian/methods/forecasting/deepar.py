@@ -44,7 +44,7 @@ CLAIMS = [
 QUICK = dict(data="waves", window=48, horizon=24, samples=25, hidden=20, depth=1, lr=0.01, epochs=2)
 
 # Shape letters: B windows, S samples, L steps of the past, H steps ahead, T steps, C channels, N series (B C or B S C),
-# F inputs of a step, D hidden units, P parameters of a distribution.
+# F inputs of a step, D hidden units, U layers, P parameters of a distribution.
 
 State = tuple[Tensor, Tensor]  # h and c (depth, N, D)
 
@@ -116,6 +116,19 @@ class DeepAR(nn.Module):
         out_BTCP = self.head(h_NTD).unflatten(0, (-1, last_BTC.shape[2])).transpose(1, 2)
         return self.likelihood(out_BTCP, scale_B1C), after
 
+    def forward(
+        self, last_BC: Tensor, step_B: Tensor, scale_BC: Tensor, h_BCUD: Tensor, c_BCUD: Tensor
+    ) -> dict[str, Tensor]:
+        """One step, as `draw` takes it: what is told of the numbers (B, C) at `step`, and the LSTM's state after it.
+
+        h and c are its state before it: zeros where it begins.
+        """
+        h_UND, c_UND = (x.flatten(0, 1).transpose(0, 1).contiguous() for x in (h_BCUD, c_BCUD))
+        told, after = self.told(last_BC[:, None], step_B[:, None], scale_BC[:, None], (h_UND, c_UND))
+        h_BCUD, c_BCUD = (x.transpose(0, 1).unflatten(0, last_BC.shape) for x in after)
+        numbers = {name.removesuffix("_BTC"): x_BTC[:, 0] for name, x_BTC in vars(told).items()}
+        return {**numbers, "h_after": h_BCUD, "c_after": c_BCUD}
+
     def log_prob(self, batch: Windows) -> Tensor:
         """(B, L + H - 1, C), in nats: of every number but the first, given those before it."""
         z_BTC = torch.cat([batch.past, batch.future], 1)
@@ -144,7 +157,21 @@ class DeepAR(nn.Module):
 
 
 class Chain(SampledForecast):
-    """The likelihood of eq. 2, over the past too, as module.py; nll is of the future alone, in nats a number."""
+    """The likelihood of eq. 2, over the past too, as module.py; nll is of the future alone, in nats a number.
+
+    Exported is one step of the chain.
+    """
+
+    def __init__(self, model: DeepAR, *args: Any) -> None:
+        super().__init__(*args)
+        self.state = model.lstm.num_layers, model.lstm.hidden_size
+
+    def inputs(self, batch: Windows) -> tuple[Tensor, ...]:
+        last_BC = batch.past[:, -1]
+        return last_BC, batch.at, DeepAR.scale(batch.past)[:, 0], *torch.rand(2, *last_BC.shape, *self.state).mul(2).sub(1)
+
+    def about(self) -> dict[str, Any]:
+        return {"scale": "of a column: 1 + mean |number| of the past"}
 
     def losses(self, model: DeepAR, batch: Windows) -> Iterator[tuple[str, Tensor]]:
         yield "model", -model.log_prob(batch).mean()
@@ -172,7 +199,7 @@ def recipe(
     series = series_data(data, window, horizon, windows)
     model = DeepAR(series.channels, season, hidden, depth, {"student-t": StudentT, "gaussian": Gaussian}[likelihood])
     truth = series.truth if series.location is not None else None
-    objective = Chain(series.columns, series.mean, series.std, samples, truth)
+    objective = Chain(model, series.columns, series.mean, series.std, samples, truth)
     found = yield Stage(
         model, series, objective, adam(lr, clip=10), epochs=epochs, batch=batch, select="-nll", evaluate_every=50
     )  # estimator.py, num_batches_per_epoch

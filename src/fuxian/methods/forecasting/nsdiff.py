@@ -30,7 +30,7 @@ from fuxian.data.series import Windows, series_data
 from fuxian.errors import WrongInput
 from fuxian.facts import Claim, Paper, Within
 from fuxian.methods.forecasting.nonstationary_transformer import Dated, NonstationaryTransformer
-from fuxian.objectives.forecasting import LEVELS, Forecast, SampledForecast, places
+from fuxian.objectives.forecasting import LEVELS, DiffusedForecast, Forecast, places
 from fuxian.optim import adam, patience
 
 PAPER = Paper("Non-stationary Diffusion For Probabilistic Time Series Forecasting", "Ye, Xu & Gui", 2025, venue="ICML",
@@ -65,8 +65,8 @@ QUICK = dict(data="waves", window=48, horizon=24, rolling=24, samples=25, diffus
 LEAST = 1e-7  # of a variance; EPS in NsDiff.py
 TRAJECTORIES = 64  # that are denoised side by side: as many as stay in a processor's cache
 
-# Shape letters: B windows, S samples, L steps of the past, H steps ahead, C channels, R steps of a rolling variance, N
-# trajectories (B or B S), U units. A diffusion step t is counted from 0, as in the code: the paper's t - 1.
+# Shape letters: B windows, S samples, L steps of the past, H steps ahead, T steps of both, C channels, R steps of a rolling
+# variance, N trajectories (B or B S), U units. A diffusion step t is counted from 0, as in the code: the paper's t - 1.
 
 
 # ── the two ends ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -198,35 +198,43 @@ class NsDiff(nn.Module):
         rest = a * c * g_NHC**2 - variance_NHC * g_NHC * (at.alpha * c + a)
         return ((half**2 - b * d * rest).clamp_min(0).sqrt() - half) / (b * d)
 
-    def told(self, batch: Windows) -> tuple[Tensor, Tensor]:
+    def told(self, past_BLC: Tensor, marks_BTM: Tensor | None) -> tuple[Tensor, Tensor]:
         """f and g (B, H, C) of a past."""
-        return self.mean(batch.past, batch.marks), self.variance(batch.past)
+        return self.mean(past_BLC, marks_BTM), self.variance(past_BLC)
 
-    def back(self, y_NHC: Tensor, f_NHC: Tensor, g_NHC: Tensor, t: int) -> Tensor:
-        """y_t-1 of y_t, both about f: by the posterior of a guessed y_0; the last step takes the guess. p_sample."""
-        t_1 = torch.tensor([t], device=y_NHC.device)
-        at = self.step(t_1)
-        noise_NHC, variance_NHC = self.denoiser(y_NHC + f_NHC, f_NHC, g_NHC, t_1)
+    def forward(self, y_BSHC: Tensor, t_B: Tensor, past_BLC: Tensor, marks_BTM: Tensor | None = None) -> dict[str, Tensor]:
+        """One step, as `draw` takes it: mean and deviation (B, S, H, C) of y_t-1, given y_t; and f and g (B, H, C)."""
+        f_BHC, g_BHC = self.told(past_BLC, marks_BTM)
+        B, S = y_BSHC.shape[:2]  # of any S: repeat_interleave becomes ONNX of one
+        f_NHC, g_NHC, t_N = (x[:, None].expand(B, S, *x.shape[1:]).flatten(0, 1) for x in (f_BHC, g_BHC, t_B))
+        about_f = self.back(y_BSHC.flatten(0, 1) - f_NHC, f_NHC, g_NHC, t_N)
+        mean_BSHC, deviation_BSHC = (x.view_as(y_BSHC) for x in about_f)
+        return {"mean": f_BHC[:, None] + mean_BSHC, "deviation": deviation_BSHC, "f": f_BHC, "g": g_BHC}
+
+    def back(self, y_NHC: Tensor, f_NHC: Tensor, g_NHC: Tensor, t_N: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of y_t-1 given y_t, both about f, of t (N,) or (1,): by a guessed y_0, the last. p_sample."""
+        at, last_N11 = self.step(t_N), t_N[:, None, None] == 0
+        noise_NHC, variance_NHC = self.denoiser(y_NHC + f_NHC, f_NHC, g_NHC, t_N)
         y0_NHC = self.data_variance(variance_NHC, g_NHC, at)
         one, before = self.forward_variances(g_NHC, y0_NHC, at)
         total = (at.of_g * g_NHC + at.of_y * y0_NHC).clamp_min(0)
         clean_NHC = (y_NHC - total.sqrt() * noise_NHC) / at.signal
-        if not t:
-            return clean_NHC
         mean_NHC = (at.signal_before * one * clean_NHC + at.alpha.sqrt() * before * y_NHC) / (at.alpha * before + one)
-        return mean_NHC + variance_NHC.sqrt() * torch.randn_like(y_NHC)
+        return torch.where(last_N11, clean_NHC, mean_NHC), variance_NHC.sqrt().masked_fill(last_N11, 0)
 
     def denoise(self, f_NHC: Tensor, g_NHC: Tensor) -> Iterator[Tensor]:
         """y_T of N(f, g), then what each step makes of it: T + 1 of (N, H, C). p_sample_loop."""
         y_NHC = g_NHC.sqrt() * torch.randn_like(f_NHC)
         yield f_NHC + y_NHC
         for t in reversed(range(self.steps)):
-            y_NHC = self.back(y_NHC, f_NHC, g_NHC, t)
+            y_NHC, deviation_NHC = self.back(y_NHC, f_NHC, g_NHC, torch.tensor([t], device=y_NHC.device))
+            if t:
+                y_NHC = y_NHC + deviation_NHC * torch.randn_like(y_NHC)
             yield f_NHC + y_NHC
 
     def draw(self, batch: Windows, samples: int) -> Tensor:
         """(B, S, H, C). f and g are told once a window; the denoising is of all samples, `TRAJECTORIES` at a time."""
-        ends = (x.repeat_interleave(samples, 0).split(TRAJECTORIES) for x in self.told(batch))
+        ends = (x.repeat_interleave(samples, 0).split(TRAJECTORIES) for x in self.told(batch.past, batch.marks))
         drawn = []
         for f_NHC, g_NHC in zip(*ends, strict=True):
             *_, y_NHC = self.denoise(f_NHC, g_NHC)
@@ -267,12 +275,12 @@ class RollingVariance(Forecast):
         return {"variance": figures.multiples(panels, x="steps ahead", y=f"deviation of {self.columns[-1]}")}
 
 
-class Diffusion(SampledForecast):
+class Diffusion(DiffusedForecast):
     """How the three learn together. NsDiff.py, _process_train_batch."""
 
     def losses(self, model: NsDiff, batch: Windows) -> Iterator[tuple[str, Tensor]]:
         """The noise by its squared error, the posterior's variance by KL; f by its error, g by that of its root."""
-        f_BHC, g_BHC = model.told(batch)
+        f_BHC, g_BHC = model.told(batch.past, batch.marks)
         y0_BHC, y_BHC = model.variance.of(batch), batch.future
         half = torch.randint(model.steps, (len(y_BHC) // 2 + 1,), device=y_BHC.device)
         t_B = torch.cat([half, model.steps - 1 - half])[: len(y_BHC)]  # each and the one opposite
@@ -287,7 +295,7 @@ class Diffusion(SampledForecast):
     def pictures(self, model: NsDiff, split: Any) -> dict[str, Any]:
         """And one window on its way: what it begins with, half of the way, and the end."""
         batch = split.batch(places(split, 3, self.mean.device)[1:2]).to(self.mean.device)
-        f_NHC, g_NHC = (x.expand(self.samples, -1, -1) for x in model.told(batch))
+        f_NHC, g_NHC = (x.expand(self.samples, -1, -1) for x in model.told(batch.past, batch.marks))
         way = [*model.denoise(f_NHC, g_NHC)]
         ahead = torch.arange(1, batch.future.shape[1] + 1)
         truth, levels = self.in_units(batch.future[0]), torch.tensor(LEVELS)
@@ -337,6 +345,6 @@ def recipe(
         yield Stage(g, series, RollingVariance(*scale, truth), before, epochs=pretrain_variance, batch=batch,
                     select="-variance_error", stop=patience("-variance_error", 5), name="variance")  # fmt: skip
     model = NsDiff(f, g, series.channels, diffusion_steps, beta_start, beta_end)
-    found = yield Stage(model, series, Diffusion(*scale, samples, truth), adam(lr), epochs=epochs, batch=batch,
-                        select="-crps", stop=patience("-crps", 5), name="diffusion")  # fmt: skip
+    found = yield Stage(model, series, Diffusion(diffusion_steps, *scale, samples, truth), adam(lr), epochs=epochs,
+                        batch=batch, select="-crps", stop=patience("-crps", 5), name="diffusion")  # fmt: skip
     return {"to_optimum": found["test/crps"] / found["test/optimum_crps"]} if truth else {}

@@ -14,7 +14,7 @@ Departs  the weights are kept that denoise val best, where NsDiff's code keeps t
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -46,8 +46,8 @@ QUICK = dict(data="waves", window=48, horizon=8, samples=20, lags=(1, 24), denoi
              epochs=1)  # fmt: skip
 
 # Shape letters: B windows, S samples, L steps of the past, H steps ahead, C channels, N numbers' vectors (B steps, or B S),
-# I inputs and D hidden units of the recurrent net, T noising steps, E numbers that stand for one, F features, P places of a
-# ring. A noising step t is counted from 0, as in the code: the paper's n - 1.
+# A lags, I inputs, D hidden units and U layers of the recurrent net, T noising steps, E numbers that stand for one, F
+# features, P places of a ring. A noising step t is counted from 0, as in the code: the paper's n - 1.
 
 
 class Process(nn.Module):
@@ -67,6 +67,10 @@ class Process(nn.Module):
         self.factors = [*zip(*(factor.tolist() for factor in factors), strict=True)]
         for name, value in dict(signal=alpha_bar_T.sqrt(), noise=(1 - alpha_bar_T).sqrt()).items():
             self.register_buffer(name, value.to(torch.get_default_dtype()), persistent=False)
+
+    def about(self) -> dict[str, list[float]]:
+        """Of each t, what a step back takes: x = of_x (x - of_noise noise) + deviation ε. For export."""
+        return dict(zip(("of_x", "of_noise", "deviation"), map(list, zip(*self.factors, strict=True)), strict=True))
 
     def noised(self, x: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x_t of x_0 (rows, …) in one step, of the rows' t: eq. 4."""
@@ -184,12 +188,27 @@ class TimeGrad(nn.Module):
         self.window, self.context, self.season, self.lags = window, context, season, lags
         self.rnn, self.epsilon, self.process = rnn, epsilon, process
 
-    def inputs(self, z_BLC: Tensor, at_B: Tensor, first: int, end: int) -> Tensor:
-        """(B, end - first, I): what the LSTM is told of the steps `first` … `end` - 1 of z, whose `window`-th is `at`."""
-        before = [z_BLC[:, first - lag : end - lag] for lag in self.lags]
-        step_BL = at_B[:, None] + torch.arange(first - self.window, end - self.window, device=at_B.device)
-        turn_BL1 = (2 * math.pi / self.season * step_BL.to(z_BLC))[..., None]
+    def told(self, before: Sequence[Tensor], step_BL: Tensor) -> Tensor:
+        """(B, L, I): what the LSTM is told of the steps `step`, with the numbers (B, L, C) of each lag before them."""
+        turn_BL1 = (2 * math.pi / self.season * step_BL.to(before[0]))[..., None]
         return torch.cat([*before, turn_BL1.sin(), turn_BL1.cos()], 2)
+
+    def inputs(self, z_BLC: Tensor, at_B: Tensor, first: int, end: int) -> Tensor:
+        """(B, end - first, I): the same of the steps `first` … `end` - 1 of z, whose `window`-th is `at`."""
+        step_BL = at_B[:, None] + torch.arange(first - self.window, end - self.window, device=at_B.device)
+        return self.told([z_BLC[:, first - lag : end - lag] for lag in self.lags], step_BL)
+
+    def forward(
+        self, x_NC: Tensor, t_N: Tensor, before_NAC: Tensor, step_N: Tensor, h_NUD: Tensor, c_NUD: Tensor
+    ) -> dict[str, Tensor]:
+        """One step, as `paths` takes it: the noise (N, C) in x at t, and the LSTM's state after the step of the series.
+
+        `before` are the numbers of each lag before it, h and c its state before it: zeros where it begins.
+        """
+        state = h_NUD.transpose(0, 1).contiguous(), c_NUD.transpose(0, 1).contiguous()
+        h_N1D, (h_UND, c_UND) = self.rnn(self.told(before_NAC[:, None].unbind(2), step_N[:, None]), state)
+        noise_NC = self.epsilon(x_NC, t_N, self.epsilon.spread(h_N1D[:, 0]))
+        return {"noise": noise_NC, "h_after": h_UND.transpose(0, 1), "c_after": c_UND.transpose(0, 1)}
 
     def denoising_error(self, batch: Windows) -> Tensor:
         """(B, context + H): the squared error of the noise that is told, at a random t of each step's. Algorithm 1."""
@@ -240,7 +259,21 @@ def out_of_noise(paths: Mapping[str, tuple[Tensor, Tensor]], y: str) -> Any:
 
 
 class Chain(SampledForecast):
-    """Samples judged; and how those of one window come out of noise, at three steps ahead."""
+    """Samples judged; and how those of one window come out of noise, at three steps ahead. Exported is one step of it."""
+
+    def __init__(self, model: TimeGrad, *args: Any) -> None:
+        super().__init__(*args)
+        self.steps, self.lags, self.context = model.process.steps, model.lags, model.context
+        self.state = model.rnn.num_layers, model.rnn.hidden_size
+        self.factors = model.process.about()
+
+    def inputs(self, batch: Windows) -> tuple[Tensor, ...]:
+        x_NC, N = batch.future[:, 0], len(batch)
+        t_N, before_NAC = torch.randint(self.steps, (N,)), batch.past[:, [-lag for lag in self.lags]]
+        return x_NC + torch.randn_like(x_NC), t_N, before_NAC, batch.at, *torch.rand(2, N, *self.state).mul(2).sub(1)
+
+    def about(self) -> dict[str, Any]:
+        return {**self.factors, "lags": self.lags, "context": self.context}
 
     def pictures(self, model: TimeGrad, split: Any) -> dict[str, Any]:
         batch = split.batch(places(split, 1, self.mean.device)).to(self.mean.device)
@@ -289,6 +322,6 @@ def recipe(
     yield Stage(model, series, Denoising(), adam(lr, decay=weight_decay, clip=5), epochs=epochs, batch=batch,
                 select="-loss", stop=patience("-loss", 5), name="train")  # fmt: skip
     truth = series.truth if series.location is not None else None
-    objective = Chain(series.columns, series.mean, series.std, samples, truth)
+    objective = Chain(model, series.columns, series.mean, series.std, samples, truth)
     found = yield Stage(model, series, objective, steps=0, batch=batch, name="forecast")
     return {"to_optimum": found["test/crps"] / found["test/optimum_crps"]} if truth else {}

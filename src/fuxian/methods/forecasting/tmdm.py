@@ -17,7 +17,7 @@ Departs  the Transformer has 64 units and two heads, theirs 512 and eight. z is 
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,7 +31,7 @@ from fuxian.data.series import Windows, series_data
 from fuxian.facts import Claim, Paper, Within
 from fuxian.methods.forecasting.nonstationary_transformer import NonstationaryTransformer
 from fuxian.metrics.forecast import quantiles
-from fuxian.objectives.forecasting import LEVELS, SampledForecast, places
+from fuxian.objectives.forecasting import LEVELS, DiffusedForecast, places
 from fuxian.optim import adam, patience
 
 PAPER = Paper("Transformer-Modulated Diffusion Models for Probabilistic Multivariate Time Series Forecasting", "Li et al.",
@@ -57,8 +57,9 @@ UNITS = 128  # of each layer of the net that denoises; model.py
 KL = 0.01  # weight of the latent's divergence; k_z
 TRAJECTORIES = 16  # that a processor denoises side by side: as many as stay in its cache, which takes half the time
 
-# Shape letters: B windows, S samples, L steps of the past, H steps ahead, T steps of the second half of the past and H, C
-# channels, N trajectories (B S), D units, U units of the net that denoises. A noising step t is counted from 0, as there.
+# Shape letters: B windows, S samples, L steps of the past, H steps ahead, P steps of both, T steps of the second half of
+# the past and H, C channels, N trajectories (B S), D units, U units of the net that denoises. A noising step t is counted
+# from 0, as there.
 
 
 class Net(nn.Module):
@@ -89,8 +90,7 @@ class TMDM(nn.Module):
     q(y_t | y_t-1) = N(√α_t y_t-1 + (1 - √α_t) f(x), β_t), α_t = 1 - β_t; p(y_T) = N(f(x), 1). diffusion_utils.py.
     """
 
-    signal: Tensor
-    noise: Tensor
+    table: Tensor
 
     def __init__(
         self, transformer: NonstationaryTransformer, width: int, channels: int, denoising: int, beta: float
@@ -109,57 +109,69 @@ class TMDM(nn.Module):
         of_noisy = (1 - before) * (1 - betas).sqrt() / (1 - alpha_bar)
         of_mean = 1 + (alpha_bar.sqrt() - 1) * ((1 - betas).sqrt() + before.sqrt()) / (1 - alpha_bar)
         deviation = (betas * (1 - before) / (1 - alpha_bar)).sqrt()
-        self.posterior = torch.stack([of_clean, of_noisy, of_mean, deviation], 1).tolist()
-        self.share = [*zip(alpha_bar.sqrt().tolist(), (1 - alpha_bar).sqrt().tolist(), strict=True)]
-        for name, values in dict(signal=alpha_bar.sqrt(), noise=(1 - alpha_bar).sqrt()).items():
-            self.register_buffer(name, values.to(torch.get_default_dtype()), persistent=False)
+        table = torch.stack([alpha_bar.sqrt(), (1 - alpha_bar).sqrt(), of_clean, of_noisy, of_mean, deviation])
+        self.factors = table.T.tolist()
+        self.register_buffer("table", table.to(torch.get_default_dtype()), persistent=False)
 
-    def told(self, batch: Windows) -> tuple[Tensor, Tensor]:
+    def told(self, past_BLC: Tensor, marks_BPM: Tensor | None) -> tuple[Tensor, Tensor]:
         """f(x) (B, T, C), and KL(q(z|x) ‖ N(0, 1)) for each number of z, the mean. Out of training z is its own mean.
 
         ns_Transformer.py.
         """
-        seen = self.transformer.encode(batch.past, batch.marks)
+        seen = self.transformer.encode(past_BLC, marks_BPM)
         z_BLD, log_var_BLD = self.mean(seen.memory_BLD), self.log_var(seen.memory_BLD)
         kl = (z_BLD.square() + log_var_BLD.exp() - 1 - log_var_BLD).mean() / 2
         if self.training:
             z_BLD = z_BLD + (log_var_BLD / 2).exp() / 10 * torch.randn_like(z_BLD)
-        return self.transformer.decode(seen._replace(memory_BLD=self.out(z_BLD)), batch.marks), kl
+        return self.transformer.decode(seen._replace(memory_BLD=self.out(z_BLD)), marks_BPM), kl
 
     def noised(self, y_BTC: Tensor, f_BTC: Tensor, t_B: Tensor, noise_BTC: Tensor) -> Tensor:
         """y_t of y_0 at once: √ᾱ_t y_0 + (1 - √ᾱ_t) f(x) + √(1 - ᾱ_t) ε. q_sample."""
-        signal, noise = self.signal[t_B, None, None], self.noise[t_B, None, None]
+        signal, noise = self.table[:2, t_B, None, None]
         return signal * y_BTC + (1 - signal) * f_BTC + noise * noise_BTC
+
+    def mean_before(self, y_NHC: Tensor, f_NHC: Tensor, t_N: Tensor, factors: Sequence[Any]) -> Tensor:
+        """The mean of y_t-1 given y_t, for t (N,) or (1,). `factors` are of t, but for its deviation. p_sample."""
+        signal, noise, of_clean, of_noisy, of_mean = factors
+        clean_NHC = (y_NHC - (1 - signal) * f_NHC - noise * self.net(y_NHC, f_NHC, t_N)) / signal
+        return of_clean * clean_NHC + of_noisy * y_NHC + of_mean * f_NHC
+
+    def forward(self, y_BSHC: Tensor, t_B: Tensor, past_BLC: Tensor, marks_BPM: Tensor | None = None) -> dict[str, Tensor]:
+        """One step, as `draw` takes it: mean and deviation (B, S, H, C) of y_t-1, given y_t; and f(x) (B, H, C)."""
+        f_BHC = self.told(past_BLC, marks_BPM)[0][:, -y_BSHC.shape[2] :]
+        B, S = y_BSHC.shape[:2]  # of any S: repeat_interleave becomes ONNX of one
+        f_NHC, t_N = (x[:, None].expand(B, S, *x.shape[1:]).flatten(0, 1) for x in (f_BHC, t_B))
+        *factors, deviation_N11 = self.table[:, t_N, None, None]
+        mean_NHC = self.mean_before(y_BSHC.flatten(0, 1), f_NHC, t_N, factors)
+        mean_BSHC, deviation_BSHC = (x.expand_as(f_NHC).view_as(y_BSHC) for x in (mean_NHC, deviation_N11))
+        return {"mean": mean_BSHC, "deviation": deviation_BSHC, "f": f_BHC}
 
     def denoised(self, f_NHC: Tensor) -> Iterator[Tensor]:
         """y_T, …, y_0 (N, H, C), one for each f(x), side by side. p_sample_loop."""
         y_NHC = f_NHC + torch.randn_like(f_NHC)
         yield y_NHC
-        for t in reversed(range(len(self.share))):
-            signal, noise = self.share[t]
-            of_clean, of_noisy, of_mean, deviation = self.posterior[t]
-            guess_NHC = self.net(y_NHC, f_NHC, torch.tensor([t], device=f_NHC.device))
-            clean_NHC = (y_NHC - (1 - signal) * f_NHC - noise * guess_NHC) / signal
-            y_NHC = of_clean * clean_NHC + of_noisy * y_NHC + of_mean * f_NHC
+        for t in reversed(range(len(self.factors))):
+            *factors, deviation = self.factors[t]
+            y_NHC = self.mean_before(y_NHC, f_NHC, torch.tensor([t], device=f_NHC.device), factors)
             if t:
                 y_NHC = y_NHC + deviation * torch.randn_like(y_NHC)
             yield y_NHC
 
     def draw(self, batch: Windows, samples: int) -> Tensor:
         """(B, S, H, C): what is left when all noise is taken out. f(x) is told once a window."""
-        f_NHC = self.told(batch)[0][:, -batch.future.shape[1] :].repeat_interleave(samples, 0)
+        f_NHC = self.told(batch.past, batch.marks)[0][:, -batch.future.shape[1] :].repeat_interleave(samples, 0)
         parts = f_NHC.split(TRAJECTORIES) if f_NHC.device.type == "cpu" else [f_NHC]
         drawn = [deque(self.denoised(part), maxlen=1).pop() for part in parts]  # the last of each
         return torch.cat(drawn).unflatten(0, (-1, samples))
 
 
-class Modulated(SampledForecast):
+class Modulated(DiffusedForecast):
     """The noise of y_t, f(x) as the mean of y_0 (of variance 1), and the latent: one loss for all. exp_main.py, train."""
 
     def losses(self, model: TMDM, batch: Windows) -> Iterator[tuple[str, Tensor]]:
-        f_BTC, kl = model.told(batch)
+        f_BTC, kl = model.told(batch.past, batch.marks)
         y_BTC = torch.cat([batch.past, batch.future], 1)[:, -f_BTC.shape[1] :]
-        t_B = self.pairs(len(y_BTC), len(model.signal)).to(y_BTC.device)
+        t_B = self.pairs(len(y_BTC), len(model.factors)).to(y_BTC.device)
         noise_BTC = torch.randn_like(y_BTC)
         guess_BTC = model.net(model.noised(y_BTC, f_BTC, t_B, noise_BTC), f_BTC, t_B)
         nll = ((y_BTC - f_BTC).square().mean() + math.log(2 * math.pi)) / 2
@@ -174,9 +186,9 @@ class Modulated(SampledForecast):
     def pictures(self, model: TMDM, split: Any) -> dict[str, Any]:
         """One window while it is denoised: the last channel of y_T, y_T/2, y_T/4 and y_0 about what came."""
         batch = split.batch(places(split, 1, self.mean.device)).to(self.mean.device)
-        f_BTC, _ = model.told(batch)
+        f_BTC, _ = model.told(batch.past, batch.marks)
         future_H = self.in_units(batch.future)[0]
-        ahead, steps = torch.arange(1, len(future_H) + 1), len(model.share)
+        ahead, steps = torch.arange(1, len(future_H) + 1), len(model.factors)
         shown = dict.fromkeys([0, steps // 2, steps - steps // 4, steps])
         way = enumerate(model.denoised(f_BTC[:, -len(future_H) :].expand(self.samples, -1, -1).contiguous()))
         bands = {n: quantiles(self.in_units(y)[None], torch.tensor(LEVELS))[:, 0] for n, y in way if n in shown}
@@ -210,7 +222,7 @@ def recipe(
     )
     model = TMDM(transformer, width, series.channels, denoising, beta)
     truth = series.truth if series.location is not None else None
-    objective = Modulated(series.columns, series.mean, series.std, samples, truth)
+    objective = Modulated(denoising, series.columns, series.mean, series.std, samples, truth)
     found = yield Stage(model, series, objective, adam(lr), epochs=epochs, batch=batch, select="-crps",
                         stop=patience("-crps", 5))  # fmt: skip
     return {"to_optimum": found["test/crps"] / found["test/optimum_crps"]} if truth else {}
