@@ -227,6 +227,9 @@ def test_the_recipe_comes_near_the_optimum_and_not_below_it(tmp_path) -> None:
 def test_the_recipe_is_the_protocol_of_estimator_py() -> None:
     stage: Any = next(recipe("waves", window=48, horizon=24))
     gaussian: Any = next(recipe("waves", "gaussian", 48, 24)).model
+    every: Any = next(recipe("waves", window=48, horizon=24, windows="all")).data
+    assert len(every.test) > 20 * len(stage.data.test)
+    assert len(every.val) == len(stage.data.val)  # read as often as it is, every window of it would take hours
     assert isinstance(stage.model, DeepAR)
     assert (stage.model.lstm.num_layers, stage.model.lstm.hidden_size, stage.model.likelihood) == (2, 40, StudentT)
     assert (stage.optimizer.lr, stage.optimizer.clip) == (0.001, 10)

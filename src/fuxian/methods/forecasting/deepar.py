@@ -187,7 +187,7 @@ def recipe(
     likelihood: Literal["student-t", "gaussian"] = "student-t",  # of the next number; gluonts; the paper has the other
     window: Annotated[int, Within(2)] = 168,          # steps of the past that are seen
     horizon: Annotated[int, Within(1)] = 192,         # steps ahead that are told
-    windows: Literal["all", "blocks", "rolling"] = "blocks",  # of val and test: all, those that share no step, 5 in a row
+    windows: Literal["all", "blocks", "rolling"] = "blocks",  # of test: all, those that share no step, 5 in a row
     samples: Annotated[int, Within(2)] = 100,         # futures drawn of each window; estimator.py
     season: Annotated[int, Within(1)] = 24,           # steps; a day of ETTh is 24, of ETTm 96
     hidden: Annotated[int, Within(1)] = 40,           # units of a layer; estimator.py
@@ -196,7 +196,7 @@ def recipe(
     batch: int = 32,                                  # windows a step, of all channels; estimator.py
     epochs: int = 2,                                  # of every window; the weights are kept that are likeliest on val
 ) -> Iterator[Stage]:  # fmt: skip
-    series = series_data(data, window, horizon, windows)
+    series = series_data(data, window, horizon, windows, validation="blocks")
     model = DeepAR(series.channels, season, hidden, depth, {"student-t": StudentT, "gaussian": Gaussian}[likelihood])
     truth = series.truth if series.location is not None else None
     objective = Chain(model, series.columns, series.mean, series.std, samples, truth)
