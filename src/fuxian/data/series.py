@@ -152,7 +152,7 @@ class SeriesSplits(Splits):
 
     def about(self) -> dict[str, Any]:
         return {
-            "values": "steps of the past, each column as (number - mean) / std; out come the steps that follow",
+            "values": "steps of a series, in and out, each column as (number - mean) / std",
             "columns": self.columns,
             "window": self.window,
             "horizon": self.horizon,
