@@ -39,8 +39,8 @@ def main() -> int:
         said = record.get("reason") or f"the sides agree to {record['difference']:.0e}"
         print(f"\r{name}: {said}", file=sys.stderr)
         found.append(record)
-        if given.record:
-            table.write(record)
+        if given.record and not table.write(record):
+            print(f"{name}: the record of before stays", file=sys.stderr)
     if not given.pairs:
         return 0
     print(table.terminal(found))

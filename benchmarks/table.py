@@ -94,11 +94,14 @@ def terminal(found: list[dict[str, Any]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def write(record: Mapping[str, Any], folder: Path = RECORDS) -> Path:
+def write(record: Mapping[str, Any], folder: Path = RECORDS) -> bool:
+    """Whether it was written: why a work could not be measured now does not replace what was measured before."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{record['name']}.json"
+    if "seconds" not in record and path.exists() and "seconds" in json.loads(path.read_text(encoding="utf-8")):
+        return False
     path.write_text(json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    return path
+    return True
 
 
 # ── the page ────────────────────────────────────────────────────────────────────────────────────────────────────────

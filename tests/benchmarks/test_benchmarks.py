@@ -163,6 +163,15 @@ def test_the_page_changes_with_a_record(tmp_path: Path) -> None:
     assert "| a step | 0.3\u202fs |" in table.refreshed(text, tmp_path)
 
 
+def test_what_was_measured_stays_where_a_peer_is_missing_now(tmp_path: Path) -> None:
+    missing = dict(name="step", reason="a peer is not installed")
+    assert table.write(missing, tmp_path)
+    assert table.write(planted("step", [0.2] * 7, [0.4] * 7, 0.5), tmp_path)
+    assert not table.write(missing, tmp_path)
+    (found,) = table.records(tmp_path)
+    assert found["seconds"]["ours"] == [0.2] * 7
+
+
 def test_a_card_has_every_work_that_was_timed_on_the_file_as_it_is() -> None:
     found = [
         planted("step", [1] * 7, [2] * 7),
