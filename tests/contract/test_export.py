@@ -147,6 +147,13 @@ def test_names_and_free_dimensions_come_from_the_parameters(tmp_path: Path) -> N
     assert [(port.name, port.shape) for port in found.inputs] == [("x", ("rows", 3)), ("adjacency", ("rows", "rows"))]
     assert [(port.name, port.shape) for port in found.outputs] == [("output", ("rows", 3))]
 
+    class Pictures(nn.Module):  # S may be what a picture has a fixed count of: free only where real inputs show it
+        def forward(self, x_BSF: torch.Tensor, adjacency_BSS: torch.Tensor) -> torch.Tensor:
+            return (adjacency_BSS @ x_BSF)[:, 5]
+
+    found = export_onnx(Pictures(), [(torch.rand(4, 6, 3), torch.rand(4, 6, 6))], tmp_path / "pictures.onnx")
+    assert [port.shape for port in found.inputs] == [("batch", 6, 3), ("batch", 6, 6)]
+
     class Last(nn.Module):  # a length, whose places another input names, is free only where real inputs show it
         def forward(self, token_BT: torch.Tensor, place_B: torch.Tensor) -> dict[str, torch.Tensor]:
             return {"last": token_BT.gather(1, place_B[:, None])[:, 0]}

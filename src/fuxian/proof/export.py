@@ -201,7 +201,7 @@ def _varying(model: nn.Module, examples: Sequence[Example]) -> tuple[list[str], 
         sizes = {example[i].shape[axis] for example in examples for i, axis in places}
         if len(sizes) > 1:
             continue  # real inputs show it
-        if all(word in axes.values() for axes in free):  # no input speaks of places that would be gone
+        if word != FREE["S"] and all(word in axes.values() for axes in free):  # no input names places that would be gone
             half = list(examples[0])
             for i, axis in places:
                 half[i] = half[i].narrow(axis, 0, max(1, half[i].shape[axis] // 2)).contiguous()
