@@ -36,12 +36,9 @@ if TYPE_CHECKING:
 Example = tuple[Tensor, ...]  # what forward takes
 
 SIZES = (8, 3, 1, 1, 1)  # of the batches that are compared; the first is traced
-FREE = {
-    "B": "batch",
-    "N": "rows",
-    "S": "samples",
-    "T": "length",
-}  # shape letters, at the end of a parameter's name, of what may vary
+# Shape letters, at the end of a parameter's name, of what may vary: S only where real inputs show it, as it also stands for
+# what a net takes a fixed count of, like superpixels.
+FREE = {"B": "batch", "N": "rows", "S": "samples", "T": "length"}
 
 
 @dataclass(frozen=True)
